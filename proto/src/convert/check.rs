@@ -1,0 +1,77 @@
+//! Definitions of checks: `CheckSpec` to and from the wire, by way of its draft.
+
+use std::time::Duration;
+
+use super::bounds::required;
+use crate::model::InvalidField;
+use crate::model::check::{CheckDraft, CheckSpec, KindDraft};
+use crate::model::time::micros;
+use crate::wire;
+use crate::wire::check_kind::Kind;
+
+/// Reads a definition as a person or a program sent it.
+///
+/// # Errors
+/// Names the first field that makes no sense, and what would.
+pub fn check_spec(definition: wire::CheckDefinition, paused: bool) -> Result<CheckSpec, InvalidField> {
+    let wire::CheckDefinition { name, kind, interval_us, timeout_us, regions, degraded_after_us } = definition;
+    let kind = kind.filter(|kind| kind.kind.is_some());
+    let kind = kind.ok_or_else(|| InvalidField::new("kind", "is absent: set one of http, tcp, tls, dns, icmp"))?;
+    CheckSpec::new(CheckDraft {
+        name,
+        kind: draft_of_kind(kind)?,
+        interval: Duration::from_micros(interval_us),
+        timeout: Duration::from_micros(timeout_us),
+        regions,
+        degraded_after: (degraded_after_us > 0).then(|| Duration::from_micros(degraded_after_us)),
+        paused,
+    })
+}
+
+/// Writes a definition; [`check_spec`] reads it back to an equal check.
+pub fn check_definition(spec: &CheckSpec) -> wire::CheckDefinition {
+    let CheckDraft { name, kind, interval, timeout, regions, degraded_after, paused: _ } = spec.draft();
+    wire::CheckDefinition {
+        name,
+        kind: Some(wire_kind(kind)),
+        interval_us: micros(interval),
+        timeout_us: micros(timeout),
+        regions,
+        degraded_after_us: degraded_after.map_or(0, micros),
+    }
+}
+
+pub(super) fn wire_kind(draft: KindDraft) -> wire::CheckKind {
+    let kind = match draft {
+        KindDraft::Http { url, method, version, headers, body, expect_status } => Kind::Http(wire::HttpCheck {
+            url,
+            method,
+            version,
+            headers: headers.into_iter().map(|(name, value)| wire::HttpHeader { name, value }).collect(),
+            body,
+            expect_status,
+        }),
+        KindDraft::Tcp { host, port } => Kind::Tcp(wire::TcpCheck { host, port }),
+        KindDraft::Tls { host, port, server_name } => Kind::Tls(wire::TlsCheck { host, port, server_name }),
+        KindDraft::Dns { name, record, server } => Kind::Dns(wire::DnsCheck { name, record, server }),
+        KindDraft::Icmp { host, payload_bytes } => Kind::Icmp(wire::IcmpCheck { host, payload_bytes }),
+    };
+    wire::CheckKind { kind: Some(kind) }
+}
+
+pub(super) fn draft_of_kind(kind: wire::CheckKind) -> Result<KindDraft, InvalidField> {
+    Ok(match required("kind", kind.kind)? {
+        Kind::Http(wire::HttpCheck { url, method, version, headers, body, expect_status }) => KindDraft::Http {
+            url,
+            method,
+            version,
+            headers: headers.into_iter().map(|header| (header.name, header.value)).collect(),
+            body,
+            expect_status,
+        },
+        Kind::Tcp(wire::TcpCheck { host, port }) => KindDraft::Tcp { host, port },
+        Kind::Tls(wire::TlsCheck { host, port, server_name }) => KindDraft::Tls { host, port, server_name },
+        Kind::Dns(wire::DnsCheck { name, record, server }) => KindDraft::Dns { name, record, server },
+        Kind::Icmp(wire::IcmpCheck { host, payload_bytes }) => KindDraft::Icmp { host, payload_bytes },
+    })
+}

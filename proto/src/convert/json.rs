@@ -1,0 +1,130 @@
+//! Checks as JSON for the database and the audit log: flat, readable, strict. Field names are for ever.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::model::InvalidField;
+use crate::model::check::{CheckDraft, CheckSpec, KindDraft};
+use crate::model::time::micros;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonCheck {
+    name: String,
+    kind: JsonKind,
+    interval_us: u64,
+    timeout_us: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    degraded_after_us: Option<u64>,
+    regions: Vec<String>,
+    #[serde(default)]
+    paused: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum JsonKind {
+    Http(JsonHttp),
+    Tcp {
+        host: String,
+        port: u32,
+    },
+    Tls {
+        host: String,
+        port: u32,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        server_name: String,
+    },
+    Dns {
+        name: String,
+        record: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        server: String,
+    },
+    Icmp {
+        host: String,
+        payload_bytes: u32,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonHttp {
+    url: String,
+    method: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    version: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    headers: Vec<(String, String)>,
+    /// Standard base64: a body is bytes, and jsonb refuses the NUL character.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    body_base64: String,
+    expect_status: Vec<String>,
+}
+
+/// Writes a check as JSON; [`check_from_json`] reads it back to an equal one.
+pub fn check_to_json(spec: &CheckSpec) -> Value {
+    let CheckDraft { name, kind, interval, timeout, regions, degraded_after, paused } = spec.draft();
+    let json = JsonCheck {
+        name,
+        kind: json_kind(kind),
+        interval_us: micros(interval),
+        timeout_us: micros(timeout),
+        degraded_after_us: degraded_after.map(micros),
+        regions,
+        paused,
+    };
+    serde_json::to_value(json).expect("strings, numbers and lists are always JSON")
+}
+
+fn json_kind(kind: KindDraft) -> JsonKind {
+    match kind {
+        KindDraft::Http { url, method, version, headers, body, expect_status } => {
+            let body_base64 = STANDARD.encode(body);
+            JsonKind::Http(JsonHttp { url, method, version, headers, body_base64, expect_status })
+        }
+        KindDraft::Tcp { host, port } => JsonKind::Tcp { host, port },
+        KindDraft::Tls { host, port, server_name } => JsonKind::Tls { host, port, server_name },
+        KindDraft::Dns { name, record, server } => JsonKind::Dns { name, record, server },
+        KindDraft::Icmp { host, payload_bytes } => JsonKind::Icmp { host, payload_bytes },
+    }
+}
+
+/// Reads what [`check_to_json`] wrote.
+///
+/// # Errors
+/// `definition` when the JSON has another form, else the first field that makes no sense.
+pub fn check_from_json(json: &Value) -> Result<CheckSpec, InvalidField> {
+    let JsonCheck { name, kind, interval_us, timeout_us, degraded_after_us, regions, paused } =
+        JsonCheck::deserialize(json).map_err(|error| {
+            InvalidField::new("definition", format!("is not a check as this version writes it: {error}"))
+        })?;
+    CheckSpec::new(CheckDraft {
+        name,
+        kind: draft_of_kind(kind)?,
+        interval: Duration::from_micros(interval_us),
+        timeout: Duration::from_micros(timeout_us),
+        regions,
+        degraded_after: degraded_after_us.map(Duration::from_micros),
+        paused,
+    })
+}
+
+fn draft_of_kind(kind: JsonKind) -> Result<KindDraft, InvalidField> {
+    Ok(match kind {
+        JsonKind::Http(JsonHttp { url, method, version, headers, body_base64, expect_status }) => {
+            let body = STANDARD
+                .decode(body_base64)
+                .map_err(|error| InvalidField::new("http.body", format!("is not base64: {error}")))?;
+            KindDraft::Http { url, method, version, headers, body, expect_status }
+        }
+        JsonKind::Tcp { host, port } => KindDraft::Tcp { host, port },
+        JsonKind::Tls { host, port, server_name } => KindDraft::Tls { host, port, server_name },
+        JsonKind::Dns { name, record, server } => KindDraft::Dns { name, record, server },
+        JsonKind::Icmp { host, payload_bytes } => KindDraft::Icmp { host, payload_bytes },
+    })
+}

@@ -1,0 +1,266 @@
+//! A check: what to measure, how often, from where. Parsed once; whoever holds a [`CheckSpec`] may trust it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::InvalidField;
+use super::id::{RegionId, cut};
+
+mod draft;
+mod host;
+mod http;
+mod kinds;
+mod parse;
+#[cfg(test)]
+mod tests;
+
+pub use draft::{CheckDraft, KindDraft};
+pub use http::{
+    BODY_BYTES_MAX, EXPECT_STATUS_MAX, HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX,
+};
+pub use kinds::{ICMP_PAYLOAD_BYTES_DEFAULT, ICMP_PAYLOAD_BYTES_MAX, ICMP_PAYLOAD_BYTES_MIN};
+
+/// Shortest interval.
+pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Longest interval.
+pub const INTERVAL_MAX: Duration = Duration::from_secs(86_400);
+/// Shortest timeout.
+pub const TIMEOUT_MIN: Duration = Duration::from_millis(10);
+/// Longest timeout.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// Longest name of a check, in characters.
+pub const NAME_CHARS_MAX: usize = 120;
+/// Most regions of a check.
+pub const REGIONS_MAX: usize = 64;
+
+/// The protocol of a check, as a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// A request over HTTP/1.1 or HTTP/2, with or without TLS.
+    Http,
+    /// A TCP handshake.
+    Tcp,
+    /// A TLS handshake with a verified certificate.
+    Tls,
+    /// A DNS query.
+    Dns,
+    /// An ICMP echo.
+    Icmp,
+}
+
+impl Protocol {
+    /// Every protocol.
+    pub const ALL: [Self; 5] = [Self::Http, Self::Tcp, Self::Tls, Self::Dns, Self::Icmp];
+
+    /// The word that people, flags and capabilities use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Dns => "dns",
+            Self::Icmp => "icmp",
+        }
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = InvalidField;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|protocol| protocol.name() == text).ok_or_else(|| {
+            InvalidField::new("kind", format!("`{}` is not one of http, tcp, tls, dns, icmp", cut(text)))
+        })
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What to do to the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckKind {
+    /// See [`HttpSpec`].
+    Http(HttpSpec),
+    /// See [`TcpSpec`].
+    Tcp(TcpSpec),
+    /// See [`TlsSpec`].
+    Tls(TlsSpec),
+    /// See [`DnsSpec`].
+    Dns(DnsSpec),
+    /// See [`IcmpSpec`].
+    Icmp(IcmpSpec),
+}
+
+impl CheckKind {
+    /// Its protocol.
+    pub fn protocol(&self) -> Protocol {
+        match self {
+            Self::Http(_) => Protocol::Http,
+            Self::Tcp(_) => Protocol::Tcp,
+            Self::Tls(_) => Protocol::Tls,
+            Self::Dns(_) => Protocol::Dns,
+            Self::Icmp(_) => Protocol::Icmp,
+        }
+    }
+}
+
+/// Where a check points: a name to resolve, or an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// A DNS name in lower case, without a trailing dot, at most 253 bytes.
+    Name(String),
+    /// A literal address.
+    Addr(std::net::IpAddr),
+}
+
+/// Request method of an `http` check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpMethod {
+    /// GET.
+    Get,
+    /// HEAD.
+    Head,
+    /// POST.
+    Post,
+    /// PUT.
+    Put,
+    /// PATCH.
+    Patch,
+    /// DELETE.
+    Delete,
+    /// OPTIONS.
+    Options,
+}
+
+/// HTTP version of an `http` check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// What ALPN settles on; HTTP/1.1 without TLS.
+    Negotiated,
+    /// HTTP/1.1 only.
+    Http1,
+    /// HTTP/2 only; with prior knowledge when there is no TLS.
+    Http2,
+}
+
+/// Inclusive range of status codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatusRange {
+    /// First code, 100 to 599.
+    pub first: u16,
+    /// Last code, `first` to 599.
+    pub last: u16,
+}
+
+/// One HTTP request. Redirects are not followed: the answer to this request is what is measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HttpSpec {
+    /// `http` or `https`, with a host, without user info and fragment; at most 2,048 bytes.
+    pub url: url::Url,
+    /// Method.
+    pub method: HttpMethod,
+    /// Version.
+    pub version: HttpVersion,
+    /// Extra headers in order, names in lower case: valid tokens, no CR, LF or NUL in values.
+    pub headers: Vec<(String, String)>,
+    /// Request body, at most 64 KiB.
+    pub body: Vec<u8>,
+    /// Codes that count as success; never empty. By default 200 to 399.
+    pub expect_status: Vec<StatusRange>,
+}
+
+/// One TCP handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TcpSpec {
+    /// Target.
+    pub host: Host,
+    /// Port, 1 to 65535.
+    pub port: u16,
+}
+
+/// One TLS handshake with a verified chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsSpec {
+    /// Target.
+    pub host: Host,
+    /// Port, 1 to 65535.
+    pub port: u16,
+    /// Name to send (SNI) and to verify, when it is not `host`.
+    pub server_name: Option<String>,
+}
+
+/// Record type of a `dns` check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordType {
+    /// IPv4 address.
+    A,
+    /// IPv6 address.
+    Aaaa,
+    /// Alias.
+    Cname,
+    /// Mail exchanger.
+    Mx,
+    /// Name server.
+    Ns,
+    /// Text.
+    Txt,
+    /// Start of authority.
+    Soa,
+    /// Service.
+    Srv,
+    /// Certification authority authorisation.
+    Caa,
+    /// Pointer.
+    Ptr,
+}
+
+/// One DNS query over UDP, repeated over TCP when the answer is truncated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DnsSpec {
+    /// Name to ask for.
+    pub name: String,
+    /// Record type to ask for.
+    pub record: RecordType,
+    /// Server to ask, address and port; the probe's system resolver when `None`.
+    pub server: Option<std::net::SocketAddr>,
+}
+
+/// One ICMP echo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IcmpSpec {
+    /// Target.
+    pub host: Host,
+    /// Payload bytes, 16 to 1,400.
+    pub payload_bytes: u16,
+}
+
+/// A check that makes sense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckSpec {
+    /// 1 to 120 characters, no control characters, no space at either end.
+    pub name: String,
+    /// What to do.
+    pub kind: CheckKind,
+    /// [`INTERVAL_MIN`] to [`INTERVAL_MAX`], whole milliseconds.
+    pub interval: Duration,
+    /// [`TIMEOUT_MIN`] to [`TIMEOUT_MAX`], never longer than `interval`.
+    pub timeout: Duration,
+    /// 1 to [`REGIONS_MAX`] regions.
+    pub regions: BTreeSet<RegionId>,
+    /// Total latency from which a good answer is `degraded`; shorter than `timeout`.
+    pub degraded_after: Option<Duration>,
+    /// Whether it is kept without being run.
+    pub paused: bool,
+}

@@ -1,0 +1,190 @@
+//! A check as a person, a file or the wire spells it, and the way back from a verified one. Never verifies.
+
+use std::time::Duration;
+
+use super::{
+    CheckKind, CheckSpec, DnsSpec, Host, HttpMethod, HttpSpec, HttpVersion, IcmpSpec, RecordType, StatusRange, TcpSpec,
+    TlsSpec,
+};
+
+/// A check as somebody wrote it, before anything was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckDraft {
+    /// Name for people.
+    pub name: String,
+    /// What to do, with texts unparsed.
+    pub kind: KindDraft,
+    /// Distance between two runs in one region.
+    pub interval: Duration,
+    /// How long a run may take.
+    pub timeout: Duration,
+    /// Regions to run from.
+    pub regions: Vec<String>,
+    /// Total latency from which a good answer is `degraded`.
+    pub degraded_after: Option<Duration>,
+    /// Whether it is kept without being run.
+    pub paused: bool,
+}
+
+/// The part of a [`CheckDraft`] that differs by protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KindDraft {
+    /// HTTP.
+    Http {
+        /// Absolute URL.
+        url: String,
+        /// Method name; empty means GET.
+        method: String,
+        /// `1.1`, `2` or empty for negotiated.
+        version: String,
+        /// Header names and values.
+        headers: Vec<(String, String)>,
+        /// Request body.
+        body: Vec<u8>,
+        /// Codes and ranges such as `200`, `200-399`; empty means `200-399`.
+        expect_status: Vec<String>,
+    },
+    /// TCP.
+    Tcp {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u32,
+    },
+    /// TLS.
+    Tls {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u32,
+        /// Name to verify; empty means `host`.
+        server_name: String,
+    },
+    /// DNS.
+    Dns {
+        /// Name to ask for.
+        name: String,
+        /// Record type; empty means A.
+        record: String,
+        /// `address`, `address:port` or `[v6]:port`; empty means the system's resolver.
+        server: String,
+    },
+    /// ICMP.
+    Icmp {
+        /// Name or address.
+        host: String,
+        /// Payload bytes; 0 means 56.
+        payload_bytes: u32,
+    },
+}
+
+impl CheckSpec {
+    /// The spelling of this check. [`CheckSpec::new`] reads it back to an equal one.
+    pub fn draft(&self) -> CheckDraft {
+        CheckDraft {
+            name: self.name.clone(),
+            kind: self.kind.draft(),
+            interval: self.interval,
+            timeout: self.timeout,
+            regions: self.regions.iter().map(ToString::to_string).collect(),
+            degraded_after: self.degraded_after,
+            paused: self.paused,
+        }
+    }
+}
+
+impl CheckKind {
+    /// The spelling of this kind. [`CheckKind::parse`] reads it back to an equal one.
+    pub fn draft(&self) -> KindDraft {
+        match self {
+            Self::Http(HttpSpec { url, method, version, headers, body, expect_status }) => KindDraft::Http {
+                url: url.as_str().to_owned(),
+                method: method.name().to_owned(),
+                version: version.name().to_owned(),
+                headers: headers.clone(),
+                body: body.clone(),
+                expect_status: expect_status.iter().map(ToString::to_string).collect(),
+            },
+            Self::Tcp(TcpSpec { host, port }) => KindDraft::Tcp { host: host.to_string(), port: u32::from(*port) },
+            Self::Tls(TlsSpec { host, port, server_name }) => KindDraft::Tls {
+                host: host.to_string(),
+                port: u32::from(*port),
+                server_name: server_name.clone().unwrap_or_default(),
+            },
+            Self::Dns(DnsSpec { name, record, server }) => KindDraft::Dns {
+                name: name.clone(),
+                record: record.name().to_owned(),
+                server: server.map(|server| server.to_string()).unwrap_or_default(),
+            },
+            Self::Icmp(IcmpSpec { host, payload_bytes }) => {
+                KindDraft::Icmp { host: host.to_string(), payload_bytes: u32::from(*payload_bytes) }
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Addr(addr) => addr.fmt(f),
+        }
+    }
+}
+
+impl std::fmt::Display for StatusRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
+    }
+}
+
+impl HttpMethod {
+    /// Every method.
+    pub const ALL: [Self; 7] = [Self::Get, Self::Head, Self::Post, Self::Put, Self::Patch, Self::Delete, Self::Options];
+
+    /// The method as a request line spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::Options => "OPTIONS",
+        }
+    }
+}
+
+impl HttpVersion {
+    /// `1.1`, `2`, or empty for negotiated.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Negotiated => "",
+            Self::Http1 => "1.1",
+            Self::Http2 => "2",
+        }
+    }
+}
+
+impl RecordType {
+    /// Every record type.
+    pub const ALL: [Self; 10] =
+        [Self::A, Self::Aaaa, Self::Cname, Self::Mx, Self::Ns, Self::Txt, Self::Soa, Self::Srv, Self::Caa, Self::Ptr];
+
+    /// The type as a zone file spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::Aaaa => "AAAA",
+            Self::Cname => "CNAME",
+            Self::Mx => "MX",
+            Self::Ns => "NS",
+            Self::Txt => "TXT",
+            Self::Soa => "SOA",
+            Self::Srv => "SRV",
+            Self::Caa => "CAA",
+            Self::Ptr => "PTR",
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! Each rule with what it accepts and what it says when it refuses; then hostile input.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::{CheckDraft, CheckKind, CheckSpec, Host, HttpMethod, HttpVersion, KindDraft, RecordType};
+use crate::model::InvalidField;
+
+fn http(url: &str) -> KindDraft {
+    KindDraft::Http {
+        url: url.to_owned(),
+        method: String::new(),
+        version: String::new(),
+        headers: Vec::new(),
+        body: Vec::new(),
+        expect_status: Vec::new(),
+    }
+}
+
+fn draft() -> CheckDraft {
+    CheckDraft {
+        name: "front page".to_owned(),
+        kind: http("https://example.com/"),
+        interval: Duration::from_secs(5),
+        timeout: Duration::from_secs(2),
+        regions: vec!["eu-west".to_owned(), "us-east".to_owned()],
+        degraded_after: Some(Duration::from_millis(800)),
+        paused: false,
+    }
+}
+
+fn refused(change: impl FnOnce(&mut CheckDraft)) -> InvalidField {
+    let mut draft = draft();
+    change(&mut draft);
+    CheckSpec::new(draft.clone()).expect_err(&format!("{draft:?}"))
+}
+
+fn kind_refused(kind: KindDraft) -> InvalidField {
+    let shown = format!("{kind:?}");
+    CheckKind::parse(kind).expect_err(&shown)
+}
+
+#[test]
+fn a_sensible_draft_is_accepted() {
+    let spec = CheckSpec::new(draft()).unwrap();
+    assert_eq!(spec.regions.len(), 2);
+    assert_eq!(spec.degraded_after, Some(Duration::from_millis(800)));
+    assert_eq!(CheckSpec::new(spec.draft()), Ok(spec));
+}
+
+#[test]
+fn shared_rules_name_their_field() {
+    let ms = Duration::from_millis;
+    let cases: Vec<(&str, &str, InvalidField)> = vec![
+        ("name", "is empty", refused(|d| d.name.clear())),
+        ("name", "at most 120", refused(|d| d.name = "ü".repeat(121))),
+        ("name", "control character", refused(|d| d.name = "a\nb".to_owned())),
+        ("name", "space", refused(|d| d.name = " a".to_owned())),
+        ("interval", "within 1s to 86400s", refused(|d| d.interval = ms(999))),
+        ("interval", "within 1s to 86400s", refused(|d| d.interval = Duration::from_secs(86_401))),
+        ("interval", "milliseconds", refused(|d| d.interval = Duration::from_micros(5_000_001))),
+        ("interval", "shorter than the timeout of 2s", refused(|d| d.interval = ms(1_500))),
+        ("timeout", "within 10ms to 60s", refused(|d| d.timeout = ms(9))),
+        ("timeout", "within 10ms to 60s", refused(|d| d.timeout = ms(60_001))),
+        ("timeout", "microseconds", refused(|d| d.timeout = Duration::from_nanos(10_000_001))),
+        ("degraded_after", "zero", refused(|d| d.degraded_after = Some(Duration::ZERO))),
+        ("degraded_after", "timeout of 2s", refused(|d| d.degraded_after = Some(ms(2_000)))),
+        ("regions", "is empty", refused(|d| d.regions.clear())),
+        ("regions", "at most 64", refused(|d| d.regions = (0..65).map(|n| format!("r-{n}")).collect())),
+        ("regions", "`Mars`", refused(|d| d.regions.push("Mars".to_owned()))),
+        ("port", "1 to 65535", refused(|d| d.kind = KindDraft::Tcp { host: "a.b".to_owned(), port: 0 })),
+    ];
+    for (field, part, invalid) in cases {
+        assert_eq!(invalid.field, field, "{invalid}");
+        assert!(invalid.reason.contains(part), "{invalid}");
+    }
+}
+
+#[test]
+fn limits_themselves_are_accepted() {
+    let mut widest = draft();
+    widest.name = "ü".repeat(120);
+    widest.interval = Duration::from_secs(86_400);
+    widest.timeout = Duration::from_secs(60);
+    widest.regions = (0..64).map(|n| format!("r-{n}")).collect();
+    CheckSpec::new(widest).unwrap();
+    let mut narrowest = draft();
+    (narrowest.interval, narrowest.timeout) = (Duration::from_secs(1), Duration::from_secs(1));
+    narrowest.degraded_after = None;
+    CheckSpec::new(narrowest).unwrap();
+}
+
+#[test]
+fn urls_are_normalised() {
+    for (text, expected) in [
+        ("https://example.com", "https://example.com/"),
+        ("HTTP://EXAMPLE.com:80/a b".replace(' ', "%20").as_str(), "http://example.com/a%20b"),
+        ("https://bücher.example/ü?q=ß", "https://xn--bcher-kva.example/%C3%BC?q=%C3%9F"),
+        ("https://example.com./x", "https://example.com/x"),
+        ("http://[2001:DB8::1]:8080/", "http://[2001:db8::1]:8080/"),
+        ("http://127.0.0.1:9000/healthz", "http://127.0.0.1:9000/healthz"),
+        ("http://my_service/", "http://my_service/"),
+    ] {
+        let CheckKind::Http(spec) = CheckKind::parse(http(text)).expect(text) else { panic!("{text}") };
+        assert_eq!(spec.url.as_str(), expected);
+        assert_eq!(spec.expect_status.iter().map(ToString::to_string).collect::<Vec<_>>(), ["200-399"]);
+    }
+}
+
+#[test]
+fn urls_that_mean_two_things_are_refused() {
+    let long = format!("https://example.com/{}", "a".repeat(2_048));
+    let encoded = format!("https://example.com/{}", "ü".repeat(700));
+    for text in [
+        "",
+        "example.com",
+        "ftp://example.com/",
+        "https:example.com",
+        "https:///",
+        "https://",
+        "javascript:alert(1)",
+        "https://user@example.com/",
+        "https://user:secret@example.com/",
+        "https://@example.com/",
+        "https://:@example.com/",
+        "https://example.com/#part",
+        "https://example.com:0/",
+        "https://example.com:65536/",
+        "https://example.com:x/",
+        "https://example.com\\@evil.example/",
+        "https://exa mple.com/",
+        " https://example.com/",
+        "https://example.com/\n",
+        "https://example.com/\t",
+        "https://-a.example/",
+        "https://a..example/",
+        "https://a_b.example/",
+        "https://[::1/",
+        "https://exa%00mple.com/",
+        "https://999.1.1.1/",
+        "https://[fe80::1%25eth0]/",
+        "https://ex\u{0}ample.com/",
+        &long,
+        &encoded,
+    ] {
+        let invalid = kind_refused(http(text));
+        assert_eq!(invalid.field, "http.url", "{text}: {invalid}");
+        assert!(!invalid.reason.contains("secret"), "{invalid}");
+    }
+}
+
+#[test]
+fn requests_are_verified() {
+    let with = |name: &str, value: &str| KindDraft::Http {
+        url: "https://example.com/".to_owned(),
+        method: "post".to_owned(),
+        version: "2".to_owned(),
+        headers: vec![(name.to_owned(), value.to_owned())],
+        body: b"{}".to_vec(),
+        expect_status: vec!["204".to_owned(), "301-308".to_owned()],
+    };
+    let CheckKind::Http(spec) = CheckKind::parse(with("X-Token", " abc\tdef ")).unwrap() else { panic!() };
+    assert_eq!((spec.method, spec.version), (HttpMethod::Post, HttpVersion::Http2));
+    assert_eq!(spec.headers, [("x-token".to_owned(), "abc\tdef".to_owned())]);
+    assert_eq!(spec.expect_status.iter().map(ToString::to_string).collect::<Vec<_>>(), ["204", "301-308"]);
+    for (name, value) in [
+        ("", "x"),
+        ("a b", "x"),
+        ("a:", "x"),
+        (":path", "x"),
+        ("ü", "x"),
+        ("x", "a\r\nb: c"),
+        ("x", "a\0"),
+        ("x", "\u{7f}"),
+        ("Content-Length", "3"),
+        ("transfer-encoding", "chunked"),
+        ("x", &"v".repeat(4_097)),
+        (&"n".repeat(129), "x"),
+    ] {
+        assert_eq!(kind_refused(with(name, value)).field, "http.header", "{name:?}: {value:?}");
+    }
+}
+
+#[test]
+fn each_part_of_a_request_names_itself() {
+    let change = |change: fn(&mut Parts)| {
+        let mut parts = Parts::default();
+        change(&mut parts);
+        let Parts { method, version, headers, body, expect_status } = parts;
+        kind_refused(KindDraft::Http {
+            url: "https://example.com/".to_owned(),
+            method,
+            version,
+            headers,
+            body,
+            expect_status,
+        })
+        .field
+    };
+    assert_eq!(change(|p| p.method = "CONNECT".to_owned()), "http.method");
+    assert_eq!(change(|p| p.version = "3".to_owned()), "http.version");
+    assert_eq!(change(|p| p.headers = vec![("x".to_owned(), String::new()); 33]), "http.header");
+    assert_eq!(change(|p| p.body = vec![0; 65_537]), "http.body");
+    assert_eq!(change(|p| p.expect_status = vec!["200".to_owned(); 17]), "http.expect_status");
+    for bad in ["99", "600", "299-200", "2xx", "+200", "200-", "-200", "", "200-299-399", "0200"] {
+        let kind = KindDraft::Http {
+            url: "https://example.com/".to_owned(),
+            method: String::new(),
+            version: String::new(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            expect_status: vec![bad.to_owned()],
+        };
+        assert_eq!(kind_refused(kind).field, "http.expect_status", "{bad}");
+    }
+}
+
+#[derive(Default)]
+struct Parts {
+    method: String,
+    version: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+    expect_status: Vec<String>,
+}
+
+#[test]
+fn hosts_have_one_spelling() {
+    let host = |text: &str| CheckKind::parse(KindDraft::Tcp { host: text.to_owned(), port: 443 });
+    for (text, expected) in [
+        ("Example.COM.", "example.com"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("my_db", "my_db"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:DB8::1", "2001:db8::1"),
+        ("[::1]", "::1"),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.1"),
+    ] {
+        let CheckKind::Tcp(spec) = host(text).expect(text) else { panic!("{text}") };
+        assert_eq!(spec.host.to_string(), expected);
+        assert_eq!(
+            matches!(spec.host, Host::Addr(_)),
+            text.parse::<std::net::IpAddr>().is_ok() || text.starts_with('[')
+        );
+    }
+    let long = format!("{}.example", "a".repeat(64));
+    let longer = ["a".repeat(63).as_str(); 4].join(".");
+    for text in [
+        "",
+        ".",
+        "a..b",
+        "-a.b",
+        "a-.b",
+        "a b",
+        "a/b",
+        "http://a",
+        "a:80",
+        "fe80::1%eth0",
+        "0x7f000001",
+        "127.1",
+        "2130706433",
+        "1.2.3.256",
+        "[1.2.3.4]",
+        "a\0b",
+        "user@a",
+        &long,
+        &longer,
+        &"ü".repeat(600),
+    ] {
+        let invalid = host(text).expect_err(text);
+        assert_eq!(invalid.field, "host", "{invalid}");
+        assert!(invalid.reason.chars().count() < 200, "{invalid}");
+    }
+}
+
+#[test]
+fn tls_dns_and_icmp_are_verified() {
+    let tls = |host: &str, server_name: &str| {
+        CheckKind::parse(KindDraft::Tls { host: host.to_owned(), port: 443, server_name: server_name.to_owned() })
+    };
+    let CheckKind::Tls(spec) = tls("192.0.2.1", "Example.com").unwrap() else { panic!() };
+    assert_eq!(spec.server_name.as_deref(), Some("example.com"));
+    let CheckKind::Tls(spec) = tls("example.com", "EXAMPLE.com").unwrap() else { panic!() };
+    assert_eq!(spec.server_name, None);
+    assert_eq!(tls("example.com", "192.0.2.1").unwrap_err().field, "tls.server_name");
+    assert_eq!(tls("a_b", "").unwrap_err().field, "host");
+
+    let dns = |name: &str, record: &str, server: &str| {
+        CheckKind::parse(KindDraft::Dns { name: name.to_owned(), record: record.to_owned(), server: server.to_owned() })
+    };
+    for (server, expected) in [
+        ("9.9.9.9", "9.9.9.9:53"),
+        ("9.9.9.9:5353", "9.9.9.9:5353"),
+        ("2620:fe::9", "[2620:fe::9]:53"),
+        ("[2620:fe::9]", "[2620:fe::9]:53"),
+        ("[2620:fe::9]:5353", "[2620:fe::9]:5353"),
+    ] {
+        let CheckKind::Dns(spec) = dns("_sip._tcp.example.com", "srv", server).expect(server) else { panic!() };
+        assert_eq!((spec.record, spec.server.map(|s| s.to_string()).as_deref()), (RecordType::Srv, Some(expected)));
+    }
+    let CheckKind::Dns(spec) = dns(".", "", "").unwrap() else { panic!() };
+    assert_eq!((spec.name.as_str(), spec.record, spec.server), (".", RecordType::A, None));
+    for server in [
+        "dns.example",
+        "9.9.9.9:0",
+        "9.9.9.9:65536",
+        "[9.9.9.9]",
+        "2620:fe::9]:53",
+        "[fe80::1%2]:53",
+        " 9.9.9.9",
+        ":53",
+    ] {
+        assert_eq!(dns("example.com", "A", server).unwrap_err().field, "dns.server", "{server}");
+    }
+    assert_eq!(dns("example.com", "ANY", "").unwrap_err().field, "dns.record");
+    for name in ["", "192.0.2.1", "::1", "a..b", "a b"] {
+        assert_eq!(dns(name, "A", "").unwrap_err().field, "dns.name", "{name}");
+    }
+
+    let icmp = |payload_bytes: u32| CheckKind::parse(KindDraft::Icmp { host: "a.b".to_owned(), payload_bytes });
+    let CheckKind::Icmp(spec) = icmp(0).unwrap() else { panic!() };
+    assert_eq!(spec.payload_bytes, 56);
+    assert!(icmp(16).is_ok() && icmp(1_400).is_ok());
+    for bad in [1, 15, 1_401, u32::MAX] {
+        assert_eq!(icmp(bad).unwrap_err().field, "icmp.payload_bytes");
+    }
+}
+
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>(),
+        "[a-zA-Z0-9._:/@%?#\\[\\]-]{0,60}",
+        "https?://[a-zA-Z0-9ü._:@%-]{0,40}(/[ -~]{0,40})?",
+        "[a-z0-9-]{1,20}(\\.[a-zß0-9-]{1,20}){0,4}\\.?",
+        "([0-9]{1,3}\\.){3}[0-9]{1,3}(:[0-9]{1,6})?",
+        "\\[?[0-9a-f:]{2,20}\\]?(:[0-9]{1,5})?",
+    ]
+}
+
+fn any_kind() -> impl Strategy<Value = KindDraft> {
+    let headers = prop::collection::vec((any_text(), any_text()), 0..4);
+    let statuses = prop::collection::vec(prop_oneof![any::<String>(), "[1-6][0-9]{2}(-[1-6][0-9]{2})?"], 0..4);
+    let body = prop::collection::vec(any::<u8>(), 0..64);
+    prop_oneof![
+        (any_text(), "(GET|put|X|)", "(1.1|2|3|)", headers, body, statuses).prop_map(
+            |(url, method, version, headers, body, expect_status)| {
+                KindDraft::Http { url, method, version, headers, body, expect_status }
+            }
+        ),
+        (any_text(), any::<u16>()).prop_map(|(host, port)| KindDraft::Tcp { host, port: port.into() }),
+        (any_text(), any::<u16>(), any_text())
+            .prop_map(|(host, port, server_name)| { KindDraft::Tls { host, port: port.into(), server_name } }),
+        (any_text(), any_text(), "(A|mx|CAA|)", any_text()).prop_map(|(name, _, record, server)| KindDraft::Dns {
+            name,
+            record,
+            server
+        }),
+        (any_text(), 0_u32..2_000).prop_map(|(host, payload_bytes)| KindDraft::Icmp { host, payload_bytes }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn hostile_kinds_never_panic_and_accepted_ones_read_back_equal(kind in any_kind()) {
+        if let Ok(parsed) = CheckKind::parse(kind) {
+            prop_assert_eq!(CheckKind::parse(parsed.draft()), Ok(parsed));
+        }
+    }
+
+    #[test]
+    fn hostile_drafts_never_panic_and_accepted_ones_read_back_equal(
+        name in any_text(), interval in 0_u64..100_000_000, timeout in any::<u32>(), after in any::<Option<u32>>(),
+        regions in prop::collection::vec("[a-z-]{0,8}", 0..4), paused: bool,
+    ) {
+        let draft = CheckDraft {
+            name, kind: http("https://example.com/"), regions, paused,
+            interval: Duration::from_millis(interval), timeout: Duration::from_micros(timeout.into()),
+            degraded_after: after.map(|after| Duration::from_micros(after.into())),
+        };
+        if let Ok(spec) = CheckSpec::new(draft) {
+            prop_assert_eq!(CheckSpec::new(spec.draft()), Ok(spec));
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Why a run failed, as a closed list: the word a person reads and the number the wire carries. Never free text.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::InvalidField;
+
+macro_rules! error_classes {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $name:literal;)*) => {
+        /// Class of a failure. Numbers are for ever: a class is added or retired, never renumbered.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u16)]
+        pub enum ErrorClass {
+            $($(#[$doc])* $variant = $code,)*
+        }
+
+        impl ErrorClass {
+            /// Every class, in the order of its number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The word that people and queries use.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The number on the wire, never 0.
+            pub fn code(self) -> u16 {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// The class with this number, or `None` for one that this build does not know.
+            pub fn from_code(code: u16) -> Option<Self> {
+                match code { $($code => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+error_classes! {
+    /// The name does not exist (NXDOMAIN).
+    DnsNxdomain = 1, "dns_nxdomain";
+    /// The name exists, but has no address or no record of the type asked for.
+    DnsNoData = 2, "dns_no_data";
+    /// The resolver answered SERVFAIL.
+    DnsServfail = 3, "dns_servfail";
+    /// The resolver refused to answer.
+    DnsRefused = 4, "dns_refused";
+    /// No answer from the resolver in time.
+    DnsTimeout = 5, "dns_timeout";
+    /// Any other failure of name resolution, such as a malformed answer.
+    DnsError = 6, "dns_error";
+    /// The target's address is one that this probe may not dial.
+    AddressForbidden = 10, "address_forbidden";
+    /// The target refused the connection (RST).
+    ConnectRefused = 11, "connect_refused";
+    /// No connection in time.
+    ConnectTimeout = 12, "connect_timeout";
+    /// No route to the target, or it is reported unreachable.
+    ConnectUnreachable = 13, "connect_unreachable";
+    /// Any other failure to connect.
+    ConnectError = 14, "connect_error";
+    /// The certificate has expired.
+    TlsExpired = 20, "tls_expired";
+    /// The certificate is not valid yet.
+    TlsNotYetValid = 21, "tls_not_yet_valid";
+    /// The certificate's issuer is not trusted.
+    TlsUntrusted = 22, "tls_untrusted";
+    /// The certificate is for another name.
+    TlsName = 23, "tls_name";
+    /// The certificate is invalid in another way.
+    TlsCertificate = 24, "tls_certificate";
+    /// The TLS handshake failed, for example because no version or cipher is shared.
+    TlsHandshake = 25, "tls_handshake";
+    /// No finished TLS handshake in time.
+    TlsTimeout = 26, "tls_timeout";
+    /// The request could not be sent in time.
+    SendTimeout = 30, "send_timeout";
+    /// No first byte of the answer in time.
+    FirstByteTimeout = 31, "first_byte_timeout";
+    /// The answer began, but did not end in time.
+    TransferTimeout = 32, "transfer_timeout";
+    /// The target closed or reset the connection in the middle of the exchange.
+    ConnectionLost = 33, "connection_lost";
+    /// The answer does not follow HTTP.
+    HttpProtocol = 34, "http_protocol";
+    /// The status code is not among those expected.
+    HttpStatus = 35, "http_status";
+    /// The answer is larger than the check allows.
+    BodyTooLarge = 36, "body_too_large";
+    /// The HTTP version that the check demands was not negotiated.
+    HttpVersion = 37, "http_version";
+    /// No echo reply in time.
+    IcmpTimeout = 40, "icmp_timeout";
+    /// A router or the target reported the destination unreachable.
+    IcmpUnreachable = 41, "icmp_unreachable";
+    /// This probe may open neither a datagram nor a raw ICMP socket.
+    IcmpUnavailable = 42, "icmp_unavailable";
+    /// The run as a whole ended at its timeout.
+    Timeout = 50, "timeout";
+    /// The probe could not run the check, for example because it had no socket left.
+    ProbeError = 60, "probe_error";
+}
+
+impl fmt::Display for ErrorClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for ErrorClass {
+    type Err = InvalidField;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|class| class.name() == text)
+            .ok_or_else(|| InvalidField::new("error", format!("`{}` is not an error class", super::id::cut(text))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_lead_back_to_the_class() {
+        for class in ErrorClass::ALL {
+            assert_eq!(ErrorClass::from_code(class.code()), Some(*class));
+            assert_eq!(class.name().parse::<ErrorClass>(), Ok(*class));
+        }
+        assert_eq!(ErrorClass::from_code(0), None);
+    }
+}

@@ -1,0 +1,325 @@
+//! The collector's end of one stream. Never touches sockets, clocks or randomness, and never stores a sample.
+
+use std::collections::VecDeque;
+
+use super::close::{CloseReason, ProtocolError};
+use super::collector_event::{CollectorConfig, CollectorEvent, PeerIdentity};
+use super::ledger::Ledger;
+use super::message::{FromCollector, FromProbe, Hello, RenewAnswer, Welcome};
+use super::ranges::RangeSet;
+use super::timer::{Timer, TimerTable};
+use super::vet::BATCHES_IN_FLIGHT_MAX;
+use super::{GREETING_MAX, HEARTBEAT_PERIOD, SILENCE_MAX, vet};
+use crate::model::assignment::AssignmentUpdate;
+use crate::model::id::{BootId, Epoch, Generation, Seq};
+use crate::model::sample::{BatchId, SeqRange};
+use crate::model::time::{Mono, Wall};
+
+/// Messages that wait for a slow peer: a refusal for every batch in flight, and as many assignments and answers.
+const OUTBOX_MAX: usize = 2 * BATCHES_IN_FLIGHT_MAX as usize;
+
+/// Where the stream stands.
+#[derive(Debug)]
+enum State {
+    /// Hello is due.
+    Opened,
+    /// Hello has come; the driver must accept it.
+    Greeted {
+        boot: BootId,
+        /// What Hello asked about.
+        asked: RangeSet,
+    },
+    /// Welcome is on its way; samples flow.
+    Live { boot: BootId, is_heartbeat_due: bool },
+    /// The driver was told to close it. Acks that are due still go out when there was a Welcome.
+    Closed { boot: Option<BootId> },
+}
+
+/// The collector's end of one stream.
+///
+/// Facts: [`handle_message`](Self::handle_message), [`handle_timeout`](Self::handle_timeout).
+/// Verbs: [`accept`](Self::accept), [`confirm`](Self::confirm), [`confirm_gap`](Self::confirm_gap),
+/// [`refuse`](Self::refuse), [`push`](Self::push), [`renewed`](Self::renewed), [`drain`](Self::drain),
+/// [`close`](Self::close).
+/// After any of them call [`poll_event`](Self::poll_event) and, when the stream can take a message,
+/// [`poll_transmit`](Self::poll_transmit) until `None`, then sleep until [`poll_timeout`](Self::poll_timeout).
+///
+/// Memory: the batches in flight, the ranges settled on this stream, and at most 2,048 messages; at most two
+/// events for each message handled.
+#[derive(Debug)]
+pub struct CollectorSession {
+    config: CollectorConfig,
+    peer: PeerIdentity,
+    state: State,
+    ledger: Ledger,
+    timers: TimerTable,
+    outbox: VecDeque<FromCollector>,
+    events: VecDeque<CollectorEvent>,
+    held: Generation,
+    pushed: Generation,
+    is_renewal_open: bool,
+}
+
+impl CollectorSession {
+    /// A stream that has just been opened by `peer`.
+    pub fn new(config: CollectorConfig, peer: PeerIdentity, now: Mono) -> Self {
+        let mut timers = TimerTable::default();
+        timers.set(Timer::Greeting, now + GREETING_MAX);
+        Self {
+            config,
+            peer,
+            state: State::Opened,
+            ledger: Ledger::default(),
+            timers,
+            outbox: VecDeque::new(),
+            events: VecDeque::new(),
+            held: Generation(0),
+            pushed: Generation(0),
+            is_renewal_open: false,
+        }
+    }
+
+    /// A message has come. One that comes after `Close` is ignored.
+    ///
+    /// # Errors
+    /// When the protocol does not allow the message here. The stream is over then; `Close` says so as an event, too.
+    pub fn handle_message(&mut self, message: FromProbe, now: Mono, _wall: Wall) -> Result<(), ProtocolError> {
+        let result = match &self.state {
+            State::Closed { .. } => return Ok(()),
+            State::Opened => match message {
+                FromProbe::Hello(hello) => self.handle_hello(hello, now),
+                FromProbe::Batch(_)
+                | FromProbe::Heartbeat(_)
+                | FromProbe::Applied(_)
+                | FromProbe::Renew { .. }
+                | FromProbe::Goodbye { .. }
+                | FromProbe::Gap { .. } => Err(vet::unexpected_of_probe(&message, "Hello was due")),
+            },
+            State::Greeted { .. } => Err(vet::unexpected_of_probe(&message, "Welcome had not been sent")),
+            State::Live { boot, .. } => {
+                self.timers.set(Timer::Silence, now + SILENCE_MAX);
+                let boot = *boot;
+                self.handle_live(message, boot)
+            }
+        };
+        if let Err(error) = &result {
+            self.close(CloseReason::Violation(error.clone()));
+        }
+        result
+    }
+
+    fn handle_hello(&mut self, hello: Hello, now: Mono) -> Result<(), ProtocolError> {
+        let certified = self.peer.probe;
+        if hello.probe != certified {
+            return Err(ProtocolError::ForeignProbe { said: hello.probe, certified });
+        }
+        for range in &hello.unacked {
+            vet::range("Hello", *range, Seq(u64::MAX))?;
+        }
+        self.held = hello.generation;
+        self.pushed = self.pushed.max(hello.generation);
+        self.state = State::Greeted { boot: hello.boot, asked: hello.unacked.iter().copied().collect() };
+        self.timers.set(Timer::Greeting, now + GREETING_MAX);
+        self.events.push_back(CollectorEvent::Hello(hello));
+        Ok(())
+    }
+
+    fn handle_live(&mut self, message: FromProbe, own: BootId) -> Result<(), ProtocolError> {
+        match message {
+            FromProbe::Hello(_) => return Err(vet::unexpected_of_probe(&message, "the greeting was over")),
+            FromProbe::Batch(batch) => {
+                vet::boot(batch.id.boot, own)?;
+                if self.ledger.take(&batch, self.config.limits.batches_in_flight_max)? {
+                    self.events.push_back(CollectorEvent::Batch(batch));
+                }
+            }
+            FromProbe::Heartbeat(heartbeat) => self.events.push_back(CollectorEvent::Heartbeat(heartbeat)),
+            FromProbe::Applied(generation) => {
+                self.held = generation;
+                self.events.push_back(CollectorEvent::Applied(generation));
+            }
+            FromProbe::Renew { .. } if self.is_renewal_open => {
+                return Err(vet::unexpected_of_probe(&message, "the last one was not answered"));
+            }
+            FromProbe::Renew { csr_der } => {
+                self.is_renewal_open = true;
+                self.events.push_back(CollectorEvent::Renew { csr_der });
+            }
+            FromProbe::Goodbye { reason } => {
+                self.events.push_back(CollectorEvent::Goodbye { reason: reason.clone() });
+                self.close(CloseReason::Goodbye { reason });
+            }
+            FromProbe::Gap { boot, range } => {
+                vet::boot(boot, own)?;
+                vet::range("GapReport", range, Seq(u64::MAX))?;
+                self.events.push_back(CollectorEvent::Gap { boot, range });
+            }
+        }
+        Ok(())
+    }
+
+    /// The deadline of [`poll_timeout`](Self::poll_timeout) may have passed. Harmless when it has not.
+    pub fn handle_timeout(&mut self, now: Mono, _wall: Wall) {
+        while let Some(timer) = self.timers.expire(now) {
+            match timer {
+                Timer::Greeting => self.close(CloseReason::GreetingTimeout),
+                Timer::Heartbeat => {
+                    if let State::Live { is_heartbeat_due, .. } = &mut self.state {
+                        *is_heartbeat_due = true;
+                    }
+                    self.timers.set(Timer::Heartbeat, now + HEARTBEAT_PERIOD);
+                }
+                Timer::Silence => self.close(CloseReason::PeerSilent),
+                // The probe's own; never set here.
+                Timer::Seal | Timer::Leave => {}
+            }
+        }
+    }
+
+    /// Answers Hello. `stored` are ranges that the store holds already; what Hello did not ask about is left out. Does
+    /// nothing unless a Hello waits for its answer.
+    pub fn accept(&mut self, epoch: Epoch, stored: Vec<SeqRange>, now: Mono, wall: Wall) {
+        let State::Greeted { boot, asked } = &self.state else { return };
+        let stored: RangeSet = stored.into_iter().flat_map(|range| asked.within(range)).collect();
+        let welcome = Welcome {
+            epoch,
+            wall,
+            stored: stored.iter().collect(),
+            limits: self.config.limits,
+            collector_id: self.config.collector_id.clone(),
+        };
+        self.outbox.push_front(FromCollector::Welcome(welcome));
+        self.state = State::Live { boot: *boot, is_heartbeat_due: false };
+        self.timers.stop(Timer::Greeting);
+        self.timers.set(Timer::Heartbeat, now + HEARTBEAT_PERIOD);
+        self.timers.set(Timer::Silence, now + SILENCE_MAX);
+    }
+
+    /// The store holds this batch. Returns whether the stream was waiting for it.
+    pub fn confirm(&mut self, batch: BatchId) -> bool {
+        Some(batch.boot) == self.boot() && self.ledger.confirm(batch)
+    }
+
+    /// A reported gap is on record.
+    pub fn confirm_gap(&mut self, boot: BootId, range: SeqRange) {
+        if Some(boot) == self.boot() {
+            self.ledger.confirm_gap(range);
+        }
+    }
+
+    /// This batch can never be stored: the probe drops it and counts it. Returns whether the stream was waiting for it.
+    pub fn refuse(&mut self, batch: BatchId, code: &str, detail: &str) -> bool {
+        let is_known = Some(batch.boot) == self.boot() && self.ledger.settle(batch);
+        if is_known {
+            let (code, detail) = (code.to_owned(), detail.to_owned());
+            self.send(FromCollector::Refusal { boot: batch.boot, range: batch.range(), code, detail });
+        }
+        is_known
+    }
+
+    /// Sends an assignment, after Welcome and in the order of the calls.
+    pub fn push(&mut self, update: AssignmentUpdate) {
+        self.pushed = self.pushed.max(update.generation());
+        self.send(FromCollector::Assignment(update));
+    }
+
+    /// Answers a `Renew`. Does nothing unless one waits for its answer.
+    pub fn renewed(&mut self, answer: RenewAnswer) {
+        if std::mem::take(&mut self.is_renewal_open) {
+            self.send(FromCollector::Renewed(answer));
+        }
+    }
+
+    /// Tells the probe to stop measuring and to send what it holds.
+    pub fn drain(&mut self, reason: impl Into<String>) {
+        self.send(FromCollector::Drain { reason: reason.into() });
+    }
+
+    /// Ends the stream; the first reason counts.
+    pub fn close(&mut self, reason: CloseReason) {
+        let boot = match &self.state {
+            State::Opened | State::Greeted { .. } => None,
+            State::Live { boot, .. } => Some(*boot),
+            State::Closed { .. } => return,
+        };
+        if boot.is_none() {
+            self.outbox.clear();
+        }
+        self.state = State::Closed { boot };
+        self.timers = TimerTable::default();
+        self.events.push_back(CollectorEvent::Close(reason));
+    }
+
+    fn send(&mut self, message: FromCollector) {
+        if matches!(self.state, State::Closed { .. }) {
+            return;
+        }
+        if self.outbox.len() >= OUTBOX_MAX {
+            self.close(CloseReason::PeerSlow);
+            return;
+        }
+        self.outbox.push_back(message);
+    }
+
+    /// The next message to send on the stream.
+    pub fn poll_transmit(&mut self, _now: Mono, wall: Wall) -> Option<FromCollector> {
+        let boot = self.boot()?;
+        if let Some(message) = self.outbox.pop_front() {
+            return Some(message);
+        }
+        if let Some(ranges) = self.ledger.next_acks() {
+            return Some(FromCollector::Ack { boot, ranges });
+        }
+        match &mut self.state {
+            State::Live { is_heartbeat_due, .. } if *is_heartbeat_due => {
+                *is_heartbeat_due = false;
+                Some(FromCollector::Heartbeat { wall })
+            }
+            State::Live { .. } | State::Opened | State::Greeted { .. } | State::Closed { .. } => None,
+        }
+    }
+
+    /// The next thing that the driver must know or do.
+    pub fn poll_event(&mut self) -> Option<CollectorEvent> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) next.
+    pub fn poll_timeout(&self) -> Option<Mono> {
+        self.timers.next()
+    }
+
+    /// The probe's boot, once it was welcomed.
+    fn boot(&self) -> Option<BootId> {
+        match &self.state {
+            State::Opened | State::Greeted { .. } => None,
+            State::Live { boot, .. } => Some(*boot),
+            State::Closed { boot } => *boot,
+        }
+    }
+
+    /// Who the peer is.
+    pub fn peer(&self) -> &PeerIdentity {
+        &self.peer
+    }
+
+    /// Whether the probe was welcomed and the stream is not closed.
+    pub fn is_live(&self) -> bool {
+        matches!(self.state, State::Live { .. })
+    }
+
+    /// Generation that the probe last said it holds, in Hello or as applied.
+    pub fn held_generation(&self) -> Generation {
+        self.held
+    }
+
+    /// Highest generation pushed on this stream, or that of Hello.
+    pub fn pushed_generation(&self) -> Generation {
+        self.pushed
+    }
+
+    /// Batches delivered to the driver and neither confirmed nor refused.
+    pub fn batches_in_flight(&self) -> usize {
+        self.ledger.pending()
+    }
+}
