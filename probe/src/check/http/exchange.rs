@@ -1,0 +1,151 @@
+//! Sends one request and drains its answer. Never spawns: connection and exchange are polled in the task of the run,
+//! so that nothing of a run outlives it and no wake-up crosses threads.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use futures::stream::{FuturesUnordered, Stream};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+
+use super::stream::Stamped;
+use super::{Body, Speech};
+
+/// Largest body that is drained. Larger ones end the run as `body_too_large`.
+pub(super) const BODY_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// Buffer of an HTTP/1 connection, and so the largest head of an answer. Larger than the largest request: 64 KiB of
+/// body, 2 KiB of URL and the headers of a check.
+const BUFFER_BYTES_MAX: usize = 256 * 1024;
+
+/// Largest header list of an HTTP/2 answer.
+const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
+
+/// Bytes of an HTTP/2 body on their way: enough for 100 Mbit/s over 160 ms.
+const WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+
+/// What is known of the answer, also when the run ends in the middle of it.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    pub(super) status: Option<u16>,
+    pub(super) bytes: u64,
+}
+
+/// Why an exchange did not end well.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Http(hyper::Error),
+    TooLarge,
+}
+
+impl From<hyper::Error> for Fault {
+    fn from(error: hyper::Error) -> Self {
+        Self::Http(error)
+    }
+}
+
+/// Sends `request` and reads the answer to its end.
+pub(super) async fn run(
+    stream: Stamped,
+    speech: Speech,
+    request: Request<Body>,
+    progress: &mut Progress,
+) -> Result<(), Fault> {
+    match speech {
+        Speech::Http1 => {
+            let (mut sender, connection) =
+                http1::Builder::new().max_buf_size(BUFFER_BYTES_MAX).handshake(TokioIo::new(stream)).await?;
+            drive(connection, None, async move { drain(sender.send_request(request).await?, progress).await }).await
+        }
+        Speech::Http2 => {
+            let tasks = Tasks::default();
+            let (mut sender, connection) = http2::Builder::new(tasks.clone())
+                .initial_stream_window_size(WINDOW_BYTES)
+                .initial_connection_window_size(WINDOW_BYTES)
+                .max_header_list_size(HEADER_LIST_BYTES_MAX)
+                .handshake(TokioIo::new(stream))
+                .await?;
+            let exchange = async move { drain(sender.send_request(request).await?, progress).await };
+            drive(connection, Some(tasks), exchange).await
+        }
+    }
+}
+
+async fn drain(response: Response<Incoming>, progress: &mut Progress) -> Result<(), Fault> {
+    progress.status = Some(response.status().as_u16());
+    let mut body = response.into_body();
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame?.data_ref() {
+            progress.bytes += u64::try_from(data.len()).unwrap_or(u64::MAX);
+            if progress.bytes > BODY_BYTES_MAX {
+                return Err(Fault::TooLarge);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Polls the exchange, and the connection that carries it, until the exchange ends.
+async fn drive(
+    connection: impl Future<Output = hyper::Result<()>>,
+    tasks: Option<Tasks>,
+    exchange: impl Future<Output = Result<(), Fault>>,
+) -> Result<(), Fault> {
+    let mut connection = pin!(Some(connection));
+    let mut exchange = pin!(exchange);
+    let mut running = FuturesUnordered::new();
+    poll_fn(move |cx| {
+        if let Poll::Ready(result) = exchange.as_mut().poll(cx) {
+            return Poll::Ready(result);
+        }
+        let ended = connection.as_mut().as_pin_mut().is_some_and(|connection| connection.poll(cx).is_ready());
+        if ended {
+            // How it ended reaches the exchange as well.
+            connection.set(None);
+        }
+        if let Some(tasks) = &tasks {
+            tasks.poll(&mut running, cx);
+        }
+        // What the connection has just read need not wait for another turn.
+        exchange.as_mut().poll(cx)
+    })
+    .await
+}
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The background work of an HTTP/2 connection, kept for the task of the run. It holds one entry for the connection
+/// and one for the body of the request.
+#[derive(Clone, Default)]
+struct Tasks {
+    fresh: Arc<Mutex<Vec<Task>>>,
+}
+
+impl Tasks {
+    fn poll(&self, running: &mut FuturesUnordered<Task>, cx: &mut Context<'_>) {
+        loop {
+            running.extend(self.fresh.lock().unwrap_or_else(PoisonError::into_inner).drain(..));
+            match Pin::new(&mut *running).poll_next(cx) {
+                Poll::Ready(Some(())) => {}
+                Poll::Ready(None) => break,
+                Poll::Pending if self.is_drained() => break,
+                Poll::Pending => {}
+            }
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(task));
+    }
+}

@@ -1,0 +1,220 @@
+//! The stream under an exchange, which notes when bytes really passed. Never changes a byte.
+//!
+//! [`Wire`] stands directly on the socket, below TLS, and knows when the kernel took or gave bytes. [`Stamped`] stands
+//! on top, above TLS, and knows which bytes they were.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use super::Speech;
+use super::frames::Frames;
+use super::marks::Marks;
+use super::records::Records;
+use crate::check::tls::tls_error;
+use crate::clock::Clock;
+
+/// The socket.
+#[derive(Debug)]
+pub(super) struct Wire {
+    tcp: TcpStream,
+    clock: Clock,
+    marks: Arc<Marks>,
+    /// `Some` when TLS runs over it.
+    records: Option<Records>,
+}
+
+impl Wire {
+    pub(super) fn new(tcp: TcpStream, clock: Clock, marks: Arc<Marks>, secure: bool) -> Self {
+        Self { tcp, clock, marks, records: secure.then(Records::default) }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.tcp).poll_read(cx, buf))?;
+        let fresh = &buf.filled()[before..];
+        if !fresh.is_empty() {
+            let now = this.clock.now();
+            this.marks.wire_read.set(now);
+            if let Some(began) = this.records.as_mut().and_then(|records| records.feed(fresh, now)) {
+                this.marks.record_began.set(began);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.tcp).poll_write(cx, buf))?;
+        this.marks.wire_written.set(this.clock.now());
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tcp).poll_shutdown(cx)
+    }
+}
+
+/// The socket, or TLS over it.
+#[derive(Debug)]
+pub(super) enum Transport {
+    Plain(Wire),
+    Tls(Box<TlsStream<Wire>>),
+}
+
+/// The bytes of HTTP.
+#[derive(Debug)]
+pub(super) struct Stamped {
+    transport: Transport,
+    marks: Arc<Marks>,
+    /// `Some` for HTTP/2: what is sent, what is received.
+    frames: Option<(Frames, Frames)>,
+    /// The end of the request has been written, but perhaps not handed to the kernel.
+    unflushed: bool,
+}
+
+impl Stamped {
+    pub(super) fn new(transport: Transport, speech: Speech, marks: Arc<Marks>) -> Self {
+        let frames = match speech {
+            Speech::Http1 => None,
+            Speech::Http2 => Some((Frames::outbound(), Frames::inbound())),
+        };
+        Self { transport, marks, frames, unflushed: false }
+    }
+
+    fn note_read(&mut self, bytes: &[u8]) {
+        let Some(arrived) = self.marks.wire_read.get() else {
+            return;
+        };
+        let (begins, belongs) = match &mut self.frames {
+            None => (true, true),
+            Some((_, inbound)) => {
+                let seen = inbound.feed(bytes);
+                if seen.reset {
+                    self.marks.lost.raise();
+                }
+                if seen.other_version {
+                    self.marks.other_version.raise();
+                }
+                (seen.head, seen.any)
+            }
+        };
+        if begins {
+            self.marks.first_byte.set_once(self.marks.record_began.get().unwrap_or(arrived));
+        }
+        if belongs {
+            self.marks.last_byte.set(arrived);
+        }
+    }
+
+    fn note_written(&mut self, bytes: &[u8]) {
+        let is_request = match &mut self.frames {
+            None => self.marks.first_byte.get().is_none(),
+            Some((outbound, _)) => outbound.feed(bytes).end,
+        };
+        self.unflushed |= is_request;
+    }
+
+    /// HTTP/1 writes head and body, then flushes once: they fit its buffer, see `exchange::BUFFER_BYTES_MAX`.
+    fn note_flushed(&mut self) {
+        if self.unflushed
+            && let Some(taken) = self.marks.wire_written.get()
+        {
+            self.unflushed = false;
+            self.marks.sent.set(taken);
+        }
+    }
+
+    fn note_failure(&self, error: &io::Error) {
+        if tls_error(error).is_some() {
+            self.marks.tls_broke.raise();
+        } else {
+            self.marks.lost.raise();
+        }
+    }
+}
+
+impl AsyncRead for Stamped {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = match &mut this.transport {
+            Transport::Plain(wire) => Pin::new(wire).poll_read(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+        };
+        match ready!(read) {
+            Ok(()) => {
+                let fresh = &buf.filled()[before..];
+                if fresh.is_empty() {
+                    this.marks.lost.raise();
+                } else {
+                    this.note_read(fresh);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => {
+                this.note_failure(&error);
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Stamped {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = match &mut this.transport {
+            Transport::Plain(wire) => Pin::new(wire).poll_write(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+        };
+        match ready!(written) {
+            Ok(length) => {
+                this.note_written(&buf[..length]);
+                Poll::Ready(Ok(length))
+            }
+            Err(error) => {
+                this.note_failure(&error);
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = match &mut this.transport {
+            Transport::Plain(wire) => Pin::new(wire).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        };
+        match ready!(flushed) {
+            Ok(()) => {
+                this.note_flushed();
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => {
+                this.note_failure(&error);
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().transport {
+            Transport::Plain(wire) => Pin::new(wire).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        }
+    }
+}

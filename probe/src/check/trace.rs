@@ -1,0 +1,110 @@
+//! The timeline of one run: phases, total and deadline. Never does I/O.
+
+use std::time::Duration;
+
+use sonde_proto::model::error_class::ErrorClass;
+use sonde_proto::model::sample::{Outcome, Phases};
+use sonde_proto::model::time::{Mono, Wall, micros};
+
+use super::Observation;
+use crate::clock::Clock;
+
+/// A part of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Dns,
+    Connect,
+    Tls,
+    Send,
+    FirstByte,
+    Transfer,
+}
+
+/// What is known about a run so far.
+#[derive(Debug)]
+pub(crate) struct Trace {
+    clock: Clock,
+    deadline: Mono,
+    /// Begin of the first phase, once there was one.
+    began: Option<Mono>,
+    ended: Mono,
+    phases: Phases,
+    /// HTTP status or DNS response code.
+    pub(crate) status_code: Option<u16>,
+    /// Payload bytes received.
+    pub(crate) bytes: Option<u64>,
+}
+
+impl Trace {
+    pub(crate) fn begin(clock: Clock, timeout: Duration) -> Self {
+        let now = clock.now();
+        Self {
+            clock,
+            deadline: now + timeout,
+            began: None,
+            ended: now,
+            phases: Phases::default(),
+            status_code: None,
+            bytes: None,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Mono {
+        self.clock.now()
+    }
+
+    /// Waits for `work`, but not beyond the end of the run. `None` when that came first.
+    pub(crate) async fn within<F: Future>(&self, work: F) -> Option<F::Output> {
+        tokio::time::timeout(self.deadline.since(self.clock.now()), work).await.ok()
+    }
+
+    /// Adds the time from `from` to now to a phase, and returns now.
+    pub(crate) fn close(&mut self, phase: Phase, from: Mono) -> Mono {
+        let now = self.clock.now();
+        self.add(phase, from, now);
+        now
+    }
+
+    /// Adds the time between two instants to a phase. A phase that happens in parts is the sum of its parts.
+    pub(crate) fn add(&mut self, phase: Phase, from: Mono, to: Mono) {
+        let slot = match phase {
+            Phase::Dns => &mut self.phases.dns_us,
+            Phase::Connect => &mut self.phases.connect_us,
+            Phase::Tls => &mut self.phases.tls_us,
+            Phase::Send => &mut self.phases.send_us,
+            Phase::FirstByte => &mut self.phases.ttfb_us,
+            Phase::Transfer => &mut self.phases.transfer_us,
+        };
+        *slot = Some(slot.unwrap_or(0).saturating_add(micros_u32(to.since(from))));
+        self.began.get_or_insert(from);
+        self.ended = self.ended.max(to);
+    }
+
+    pub(crate) fn finish(
+        self,
+        started_at: Wall,
+        result: Result<(), ErrorClass>,
+        degraded_after: Option<Duration>,
+    ) -> Observation {
+        let total = self.began.map_or(Duration::ZERO, |began| self.ended.since(began));
+        let (outcome, error) = match result {
+            Ok(()) if degraded_after.is_some_and(|limit| total >= limit) => (Outcome::Degraded, None),
+            Ok(()) => (Outcome::Ok, None),
+            Err(class) => (Outcome::Failed, Some(class)),
+        };
+        Observation {
+            started_at,
+            outcome,
+            error,
+            phases: self.phases,
+            total_us: micros_u32(total),
+            status_code: self.status_code,
+            bytes: self.bytes,
+        }
+    }
+}
+
+/// Microseconds, saturating at 71 minutes: a run ends after 60 s.
+fn micros_u32(duration: Duration) -> u32 {
+    u32::try_from(micros(duration)).unwrap_or(u32::MAX)
+}

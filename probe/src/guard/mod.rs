@@ -1,0 +1,168 @@
+//! The only dialer of the probe: opens every socket that a check uses, and only to an address that was vetted first.
+//! Never decides what is said over a socket, and never follows a name a second time.
+//!
+//! A name is resolved once; every address of the answer is vetted; the first one that may be dialled is dialled, and
+//! no other. A [`Vetted`] can be made here only, so a check cannot connect past the guard.
+
+mod echo;
+mod fault;
+mod resolve;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use sonde_proto::model::address::Policy;
+use sonde_proto::model::check::Host;
+use sonde_proto::model::error_class::ErrorClass;
+use thiserror::Error;
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+
+pub use echo::{EchoMode, EchoSocket, ICMP_REMEDY, may_send_echoes};
+pub(crate) use fault::connect_class;
+pub(crate) use resolve::rcode_class;
+
+use resolve::NameService;
+
+/// Why a guard cannot be built.
+#[derive(Debug, Error)]
+pub enum GuardError {
+    /// The resolver cannot be set up.
+    #[error("the resolver of this machine cannot be used; set `resolver` in the probe's configuration")]
+    Resolver(#[source] hickory_resolver::net::NetError),
+}
+
+/// An address that may be dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vetted(SocketAddr);
+
+impl Vetted {
+    /// The address.
+    pub fn addr(self) -> SocketAddr {
+        self.0
+    }
+}
+
+/// Vets, resolves and opens sockets.
+#[derive(Debug)]
+pub struct Guard {
+    policy: Policy,
+    names: NameService,
+}
+
+impl Guard {
+    /// A guard that follows `policy` and resolves names with `resolver`, or with the servers of `/etc/resolv.conf`
+    /// when it is `None`. Reads the hosts file once.
+    ///
+    /// # Errors
+    /// [`GuardError::Resolver`] when no resolver can be built.
+    pub fn new(policy: Policy, resolver: Option<SocketAddr>) -> Result<Self, GuardError> {
+        Ok(Self { policy, names: NameService::new(resolver).map_err(GuardError::Resolver)? })
+    }
+
+    /// Admits an address, or refuses it as `address_forbidden`.
+    ///
+    /// # Errors
+    /// [`ErrorClass::AddressForbidden`].
+    pub fn vet(&self, addr: SocketAddr) -> Result<Vetted, ErrorClass> {
+        match self.policy.vet(addr) {
+            Ok(()) => Ok(Vetted(addr)),
+            Err(forbidden) => {
+                tracing::debug!(%forbidden, "refused to dial");
+                Err(ErrorClass::AddressForbidden)
+            }
+        }
+    }
+
+    /// The server that the probe's own names are resolved with. It is the operator's choice and not the check's, so
+    /// it may lie in a private network.
+    pub fn own_resolver(&self) -> Vetted {
+        Vetted(self.names.first_server())
+    }
+
+    /// Resolves `name` and returns the first address that may be dialled, in the order of the answer. IPv4 addresses
+    /// are asked for first, IPv6 addresses only when there are none: one lookup is what a run measures, and there is
+    /// no race between families.
+    ///
+    /// # Errors
+    /// A `dns_*` class, or [`ErrorClass::AddressForbidden`] when the answer holds no address that may be dialled.
+    pub async fn resolve(&self, name: &str, port: u16) -> Result<Vetted, ErrorClass> {
+        let addresses = self.names.addresses(name).await?;
+        let mut first_refusal = ErrorClass::DnsNoData;
+        for ip in addresses {
+            match self.vet(SocketAddr::new(ip, port)) {
+                Ok(vetted) => return Ok(vetted),
+                Err(class) => first_refusal = class,
+            }
+        }
+        Err(first_refusal)
+    }
+
+    /// Vets `host` when it is a literal address; resolves it otherwise.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn find(&self, host: &Host, port: u16) -> Result<Vetted, ErrorClass> {
+        match host {
+            Host::Addr(ip) => self.vet(SocketAddr::new(*ip, port)),
+            Host::Name(name) => self.resolve(name, port).await,
+        }
+    }
+
+    /// Makes a TCP socket without Nagle's delay, ready to connect.
+    ///
+    /// # Errors
+    /// [`ErrorClass::ProbeError`] when this machine has no socket left.
+    pub fn tcp(&self, target: Vetted) -> Result<Dial, ErrorClass> {
+        let socket = match target.0 {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        };
+        let socket = socket.map_err(|_| ErrorClass::ProbeError)?;
+        socket.set_nodelay(true).map_err(|_| ErrorClass::ProbeError)?;
+        Ok(Dial { socket, target })
+    }
+
+    /// Makes a UDP socket that talks to `target` only.
+    ///
+    /// # Errors
+    /// A `connect_*` class, or [`ErrorClass::ProbeError`] when this machine has no socket left.
+    pub async fn udp(&self, target: Vetted) -> Result<UdpSocket, ErrorClass> {
+        let any: IpAddr = match target.0 {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0)).await.map_err(|_| ErrorClass::ProbeError)?;
+        socket.connect(target.0).await.map_err(|error| connect_class(&error))?;
+        Ok(socket)
+    }
+
+    /// Makes a socket for one ICMP echo to `target`.
+    ///
+    /// # Errors
+    /// As [`EchoSocket::open`].
+    pub fn echo(&self, target: Vetted) -> Result<EchoSocket, ErrorClass> {
+        EchoSocket::open(target.0.ip())
+    }
+}
+
+/// A TCP socket that has not been connected yet, so that the connection alone can be timed.
+#[derive(Debug)]
+pub struct Dial {
+    socket: TcpSocket,
+    target: Vetted,
+}
+
+impl Dial {
+    /// Connects.
+    ///
+    /// # Errors
+    /// The system's error; [`connect_class`] names its class.
+    pub async fn connect(self) -> io::Result<TcpStream> {
+        let stream = self.socket.connect(self.target.0).await?;
+        // A closed port of this machine from which the kernel happened to dial connects to itself.
+        if self.target.0.ip().is_loopback() && stream.local_addr()? == self.target.0 {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        Ok(stream)
+    }
+}

@@ -1,0 +1,176 @@
+//! Runs what is due, when it is due, and puts every result into the spool. Never decides what is due, never resends.
+//!
+//! A run that cannot begin at its slot, because the probe is at its bound of concurrent runs, begins later and says so:
+//! its lateness is `started_at - slot_at`. Slots that a check missed by whole intervals are passed over by the agenda,
+//! which is the only queue here. Sleeps have the runtime's granularity of a millisecond, so a run on an idle probe
+//! begins 0 to 2 ms after its slot, and never before it.
+
+#[cfg(test)]
+mod tests;
+
+use std::num::NonZeroUsize;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use sonde_proto::model::assignment::Assignment;
+use sonde_proto::model::check::TIMEOUT_MAX;
+use sonde_proto::model::error_class::ErrorClass;
+use sonde_proto::model::sample::{RunKind, Sample};
+use sonde_proto::model::time::Wall;
+use sonde_scheduler::{Agenda, Due};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::check::{self, Context, Observation};
+use crate::clock::Clock;
+use crate::spool::Spool;
+
+/// A run ends at its timeout by itself; one that did not is ended this much later.
+const OVERTIME: Duration = Duration::from_secs(1);
+
+/// Longest sleep without a look at the clock: the wall clock may be corrected meanwhile.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// A run that begins later than this after its slot is reported as late.
+const LATE_AFTER: Duration = Duration::from_secs(1);
+
+/// Bounds of a runner.
+#[derive(Debug, Clone, Copy)]
+pub struct RunnerConfig {
+    /// Most runs at the same time. Each one holds a socket and at most 2 MiB.
+    pub concurrency_max: NonZeroUsize,
+}
+
+/// Runs the assignment of one probe.
+pub struct Runner {
+    context: Arc<Context>,
+    spool: Arc<Spool>,
+    clock: Clock,
+    config: RunnerConfig,
+    agenda: Agenda,
+    running: JoinSet<()>,
+}
+
+impl Runner {
+    /// A runner without work.
+    pub fn new(context: Arc<Context>, spool: Arc<Spool>, clock: Clock, config: RunnerConfig) -> Self {
+        Self { context, spool, clock, config, agenda: Agenda::new(), running: JoinSet::new() }
+    }
+
+    /// Runs whatever `assignments` holds until `stop` holds true, or its sender is gone. Then begins nothing new,
+    /// waits for the runs under way, which end at their timeouts, and returns.
+    pub async fn run(mut self, mut assignments: watch::Receiver<Arc<Assignment>>, mut stop: watch::Receiver<bool>) {
+        self.assign(&mut assignments);
+        let mut is_fed = true;
+        loop {
+            self.start_due();
+            let (has_room, pause) = (self.has_room(), self.pause());
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break,
+                changed = assignments.changed(), if is_fed => match changed {
+                    Ok(()) => self.assign(&mut assignments),
+                    Err(_) => is_fed = false,
+                },
+                Some(ended) = self.running.join_next() => report(ended),
+                () = tokio::time::sleep(pause), if has_room => {}
+            }
+        }
+        self.finish().await;
+    }
+
+    fn assign(&mut self, assignments: &mut watch::Receiver<Arc<Assignment>>) {
+        let assignment = Arc::clone(&assignments.borrow_and_update());
+        tracing::info!(generation = %assignment.generation, checks = assignment.checks.len(), "assignment in force");
+        self.agenda.replace(assignment, self.clock.wall());
+    }
+
+    fn has_room(&self) -> bool {
+        self.running.len() < self.config.concurrency_max.get()
+    }
+
+    /// Time until the next slot.
+    fn pause(&self) -> Duration {
+        match self.agenda.next_due() {
+            Some(slot_at) => slot_at.since(self.clock.wall()).min(SLEEP_MAX),
+            None => SLEEP_MAX,
+        }
+    }
+
+    fn start_due(&mut self) {
+        while self.has_room() {
+            let Some(due) = self.agenda.pop_due(self.clock.wall()) else {
+                return;
+            };
+            if due.skipped > 0 {
+                tracing::warn!(check.id = %due.check, skipped = due.skipped, "slots passed over: the probe is behind");
+            }
+            self.running.spawn(run_one(due, Arc::clone(&self.context), Arc::clone(&self.spool)));
+            // A run may have ended while others were started.
+            while let Some(ended) = self.running.try_join_next() {
+                report(ended);
+            }
+        }
+    }
+
+    async fn finish(mut self) {
+        let wait_max = TIMEOUT_MAX + OVERTIME;
+        let ended = tokio::time::timeout(wait_max, async {
+            while let Some(ended) = self.running.join_next().await {
+                report(ended);
+            }
+        });
+        if ended.await.is_err() {
+            tracing::error!(runs = self.running.len(), "runs did not end at their timeouts; they are cut off");
+        }
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "the task of a run broke down without a sample");
+    }
+}
+
+/// Runs a check and keeps its sample, whatever happens in between.
+async fn run_one(due: Due, context: Arc<Context>, spool: Arc<Spool>) {
+    let began = context.clock().wall();
+    let assigned = Arc::clone(&due.assigned);
+    let run = pin!(check::run(&assigned.kind, &context, assigned.timeout, assigned.degraded_after));
+    let observation = guarded(run, assigned.timeout + OVERTIME, began).await;
+    if observation.started_at.since(due.slot_at) > LATE_AFTER {
+        spool.note_late_run();
+    }
+    spool.keep(stamp(&due, &observation));
+}
+
+/// Makes sure that a run ends, and ends with an observation.
+async fn guarded(run: impl Future<Output = Observation>, longest: Duration, began: Wall) -> Observation {
+    match tokio::time::timeout(longest, AssertUnwindSafe(run).catch_unwind()).await {
+        Ok(Ok(observation)) => observation,
+        Ok(Err(_panic)) => {
+            tracing::error!("a run panicked; it is reported as probe_error");
+            Observation::spoiled(began, ErrorClass::ProbeError)
+        }
+        Err(_elapsed) => Observation::spoiled(began, ErrorClass::Timeout),
+    }
+}
+
+fn stamp(due: &Due, observation: &Observation) -> Sample {
+    Sample {
+        check: due.check,
+        generation: due.generation,
+        kind: RunKind::Scheduled,
+        slot_at: due.slot_at,
+        started_at: observation.started_at,
+        outcome: observation.outcome,
+        error: observation.error,
+        phases: observation.phases,
+        total_us: observation.total_us,
+        status_code: observation.status_code,
+        bytes: observation.bytes,
+    }
+}
