@@ -1,0 +1,85 @@
+//! Every fault of a configuration file, as the person who wrote it sees it.
+
+use super::*;
+
+const GOOD: &str = r#"
+    collector_id = "local-1"
+    trust_domain = "sonde.internal"
+    data_dir = "/var/lib/sonde"
+    [listen]
+    mesh = "127.0.0.1:7401"
+    enrol = "127.0.0.1:7402"
+    admin = "127.0.0.1:0"
+    web = "127.0.0.1:7404"
+    [advertise]
+    mesh = "mesh.example.org:7401"
+    names = ["localhost", "::1"]
+    [postgres]
+    url = "postgres:///sonde?host=/run/pg&user=sonde"
+    [clickhouse]
+    url = "http://127.0.0.1:8123"
+    database = "sonde"
+"#;
+
+#[test]
+fn a_complete_file_is_read() {
+    let config = Config::parse(GOOD, "c.toml").unwrap();
+    assert_eq!(config.collector_id, "local-1");
+    assert_eq!(config.listen.admin.port(), 0);
+    assert_eq!(config.advertise.names, ["localhost", "::1"]);
+    assert_eq!(config.clickhouse.user, "default");
+    assert!(!format!("{config:?}").contains("/run/pg"), "the database URL may hold a password");
+}
+
+#[test]
+fn every_fault_is_reported_at_once() {
+    let text = GOOD
+        .replace("\"local-1\"", "\"Local 1\"")
+        .replace("127.0.0.1:7404", "0.0.0.0:7404")
+        .replace("\"127.0.0.1:7402\"", "7402")
+        .replace("postgres:///", "mysql:///")
+        .replace("database = \"sonde\"", "databas = \"sonde\"")
+        .replace("\"/var/lib/sonde\"", "\"var/lib\"");
+    let message = Config::parse(&text, "c.toml").unwrap_err().to_string();
+    let expected = [
+        "collector_id: use 1 to 64",
+        "data_dir: `var/lib` is not an absolute path",
+        "listen.enrol: must be a text in quotes",
+        "listen.web: 0.0.0.0:7404 is not a loopback address",
+        "postgres.url: must begin with `postgres://`",
+        "clickhouse.database: is missing",
+        "clickhouse.databas: is unknown",
+    ];
+    for part in expected {
+        assert!(message.contains(part), "{part} is not in:\n{message}");
+    }
+    assert!(message.contains(&format!("{} fault(s)", expected.len())), "{message}");
+}
+
+#[test]
+fn an_empty_file_names_everything_that_is_missing() {
+    let message = Config::parse("", "c.toml").unwrap_err().to_string();
+    for part in ["collector_id", "trust_domain", "data_dir", "listen", "postgres", "clickhouse"] {
+        assert!(message.contains(&format!("{part}: is missing")), "{message}");
+    }
+}
+
+#[test]
+fn two_listeners_on_one_port_are_refused() {
+    let message = Config::parse(&GOOD.replace("7402", "7401"), "c.toml").unwrap_err().to_string();
+    assert!(message.contains("listen.enrol: 127.0.0.1:7401 is already taken by listen.mesh"), "{message}");
+}
+
+#[test]
+fn listening_everywhere_needs_an_advertised_address() {
+    let text = GOOD.replace("enrol = \"127.0.0.1:7402\"", "enrol = \"0.0.0.0:7402\"");
+    let message = Config::parse(&text, "c.toml").unwrap_err().to_string();
+    assert!(message.contains("advertise.enrol: is missing; listen.enrol is 0.0.0.0:7402"), "{message}");
+    assert!(!message.contains("advertise.mesh"), "{message}");
+}
+
+#[test]
+fn text_that_is_no_toml_is_one_sentence() {
+    let message = Config::parse("collector_id = ", "c.toml").unwrap_err().to_string();
+    assert!(message.starts_with("`c.toml` is not TOML") && !message.contains('\n'), "{message}");
+}

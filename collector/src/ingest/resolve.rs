@@ -1,0 +1,187 @@
+//! Brings one frozen group to its end: insert, and when the outcome is uncertain, find out what is stored before
+//! anything is sent again. Never does I/O and reads no clock; never gives up, and never guesses.
+//!
+//! ```text
+//! Insert --stored--> Done
+//!    \--uncertain--> CheckRunning --running--> Rest, then again; after some polls Kill
+//!                          \--not running--> AskStored --all--> Done
+//!                                                 \--none--> Rest, then Insert the same group
+//!                                                  \--some--> alarm, Rest, then Insert what is missing
+//! ```
+
+use std::time::Duration;
+
+use sonde_proto::model::time::Mono;
+use sonde_scheduler::Backoff;
+
+use super::identities::Identities;
+
+/// Distance between two questions whether the insert is still running.
+const RUNNING_POLL: Duration = Duration::from_millis(100);
+/// Questions before a running insert is killed: 2 s.
+const POLLS_BEFORE_KILL: u32 = 20;
+/// First pause after an attempt that stored nothing.
+const PAUSE_BASE: Duration = Duration::from_millis(200);
+/// Longest pause; a store that is back is used again within this time.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// What the driver must do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Insert the rows of [`Resolver::missing`].
+    Insert,
+    /// Ask whether the last insert is still running.
+    CheckRunning,
+    /// Kill the last insert and wait until it has ended.
+    Kill,
+    /// Ask which identities of [`Resolver::missing`] are stored.
+    AskStored,
+    /// Do nothing before this instant, then report [`Fact::Rested`].
+    Rest(Mono),
+    /// Everything is stored.
+    Finish,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// The insert passed the strict test.
+    Stored,
+    /// The insert did not pass it.
+    Uncertain,
+    /// The answer to [`Command::CheckRunning`].
+    Running(bool),
+    /// The server has carried out [`Command::Kill`], or refused to.
+    KillAnswered,
+    /// The answer to [`Command::AskStored`]; may name more than was asked.
+    Found(Identities),
+    /// The server did not answer a question.
+    NoAnswer,
+    /// The pause is over.
+    Rested,
+}
+
+/// Which question stands when a pause is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Insert,
+    CheckRunning,
+    Kill,
+    AskStored,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Doing(Next),
+    Resting { until: Mono, next: Next },
+    Finished,
+}
+
+/// The machine of one group.
+#[derive(Debug)]
+pub struct Resolver {
+    missing: Identities,
+    state: State,
+    pause: Backoff,
+    polls: u32,
+    uncertain: u32,
+    partial: u32,
+}
+
+impl Resolver {
+    /// A group with these identities, at least one, none of them stored as far as is known.
+    pub fn new(wanted: Identities) -> Self {
+        Self {
+            missing: wanted,
+            state: State::Doing(Next::Insert),
+            pause: Backoff::new(PAUSE_BASE, PAUSE_MAX),
+            polls: 0,
+            uncertain: 0,
+            partial: 0,
+        }
+    }
+
+    /// What to do now.
+    pub fn command(&self) -> Command {
+        match self.state {
+            State::Doing(Next::Insert) => Command::Insert,
+            State::Doing(Next::CheckRunning) => Command::CheckRunning,
+            State::Doing(Next::Kill) => Command::Kill,
+            State::Doing(Next::AskStored) => Command::AskStored,
+            State::Resting { until, .. } => Command::Rest(until),
+            State::Finished => Command::Finish,
+        }
+    }
+
+    /// What is not known to be stored.
+    pub fn missing(&self) -> &Identities {
+        &self.missing
+    }
+
+    /// Attempts that did not pass the strict test.
+    pub fn uncertain(&self) -> u32 {
+        self.uncertain
+    }
+
+    /// Times that the store held a part of what was inserted at once. One partition and one block per insert make this
+    /// impossible, so each is an alarm.
+    pub fn partial(&self) -> u32 {
+        self.partial
+    }
+
+    /// Takes in what came of the last command. `jitter` is 64 random bits.
+    ///
+    /// # Panics
+    /// When the fact does not answer the command: a bug of the driver.
+    pub fn handle(&mut self, fact: Fact, now: Mono, jitter: u64) {
+        self.state = match (self.state, fact) {
+            (State::Doing(Next::Insert), Fact::Stored) => State::Finished,
+            (State::Doing(Next::Insert), Fact::Uncertain) => {
+                self.uncertain = self.uncertain.saturating_add(1);
+                self.polls = 0;
+                State::Doing(Next::CheckRunning)
+            }
+            (State::Doing(Next::CheckRunning), Fact::Running(false)) => State::Doing(Next::AskStored),
+            (State::Doing(Next::CheckRunning), Fact::Running(true)) => self.poll_again(now),
+            // Whatever the server said to the kill, only the list of running queries tells.
+            (State::Doing(Next::Kill), Fact::KillAnswered | Fact::NoAnswer) => {
+                State::Resting { until: now + RUNNING_POLL, next: Next::CheckRunning }
+            }
+            (State::Doing(Next::AskStored), Fact::Found(found)) => self.take_stock(&found, now, jitter),
+            (State::Doing(Next::CheckRunning), Fact::NoAnswer) => self.rest(Next::CheckRunning, now, jitter),
+            // The server may have restarted meanwhile and may run nothing any more, or may run our insert again
+            // after a pause of its own: ask anew.
+            (State::Doing(Next::AskStored), Fact::NoAnswer) => self.rest(Next::CheckRunning, now, jitter),
+            (State::Resting { next, .. }, Fact::Rested) => State::Doing(next),
+            (state, fact) => panic!("{fact:?} does not answer {state:?}"),
+        };
+    }
+
+    fn poll_again(&mut self, now: Mono) -> State {
+        self.polls += 1;
+        if self.polls.is_multiple_of(POLLS_BEFORE_KILL) {
+            return State::Doing(Next::Kill);
+        }
+        State::Resting { until: now + RUNNING_POLL, next: Next::CheckRunning }
+    }
+
+    fn take_stock(&mut self, found: &Identities, now: Mono, jitter: u64) -> State {
+        let before = self.missing.count();
+        self.missing.subtract(found);
+        if self.missing.is_empty() {
+            return State::Finished;
+        }
+        if self.missing.count() < before {
+            self.partial = self.partial.saturating_add(1);
+        }
+        self.rest(Next::Insert, now, jitter)
+    }
+
+    fn rest(&mut self, next: Next, now: Mono, jitter: u64) -> State {
+        State::Resting { until: now + self.pause.next_delay(jitter), next }
+    }
+}
+
+#[cfg(test)]
+#[path = "resolve_tests.rs"]
+mod tests;

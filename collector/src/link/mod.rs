@@ -1,0 +1,12 @@
+//! The collector's side of the network: accepts TLS connections, enrols probes, holds their streams.
+//! Moves bytes and waits; what a message means is decided by `sonde_proto::session`.
+
+pub mod accept;
+mod chores;
+pub mod enrol;
+pub mod mesh;
+pub mod peer;
+mod rate;
+pub mod server;
+mod stream;
+pub mod tls;

@@ -1,0 +1,77 @@
+//! An accepted connection with what its handshake proved. Never reads a message.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use crate::pki::ProbeIdentity;
+
+/// What the handshake on the mesh port proved.
+#[derive(Debug, Clone)]
+pub struct MeshPeer {
+    /// The probe of the certificate.
+    pub identity: ProbeIdentity,
+    /// Where it connected from.
+    pub address: SocketAddr,
+}
+
+/// A connection after its handshake. Counts against its port's bound for as long as it lives.
+#[derive(Debug)]
+pub struct Connection<I> {
+    stream: TlsStream<TcpStream>,
+    info: I,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<I> Connection<I> {
+    pub(super) fn new(stream: TlsStream<TcpStream>, info: I, permit: OwnedSemaphorePermit) -> Self {
+        Self { stream, info, _permit: permit }
+    }
+}
+
+impl Connected for Connection<MeshPeer> {
+    type ConnectInfo = MeshPeer;
+
+    fn connect_info(&self) -> MeshPeer {
+        self.info.clone()
+    }
+}
+
+impl Connected for Connection<TcpConnectInfo> {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.info.clone()
+    }
+}
+
+impl<I: Unpin> AsyncRead for Connection<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<I: Unpin> AsyncWrite for Connection<I> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,158 @@
+//! The configuration store: the only place with SQL for Postgres. Opens, migrates and watches it.
+//! Every function on data takes a [`crate::authz::Workspace`]; a mutation commits through [`AuditedTx`] only.
+//! Never keeps state of its own: what Postgres does not hold is not configured.
+
+mod audit;
+mod certificates;
+mod check_audit;
+mod checks;
+mod error;
+mod intent;
+mod keys;
+mod migrate;
+mod plans;
+mod probes;
+mod regions;
+mod requests;
+mod sessions;
+mod tokens;
+mod tx;
+mod version;
+mod workspaces;
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sonde_proto::model::InvalidField;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
+
+use crate::config;
+
+pub use audit::AuditRow;
+pub use certificates::Renewal;
+pub use checks::{CHECKS_PER_WORKSPACE_MAX, CheckRow, DEFINITION_BYTES_PER_WORKSPACE_MAX, NewCheck};
+pub use error::StoreError;
+pub use intent::IntentRow;
+pub use keys::{KEYS_PER_WORKSPACE_MAX, NewKey};
+pub use probes::{Heard, PROBES_MAX, ProbeRow};
+pub use regions::{REGIONS_MAX, RegionRow};
+pub use tokens::{Attempt, Enrolled, NewToken, Redeemed};
+pub use tx::{Actor, AuditEntry, AuditedTx};
+pub use version::Hints;
+pub use workspaces::{WORKSPACES_MAX, WorkspaceRow};
+
+/// Connections to Postgres. Postgres allows 100 by default; six collectors and a person fit.
+const CONNECTIONS_MAX: u32 = 16;
+/// Wait for a free or new connection. Longer than any statement that a healthy store needs.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest statement, in milliseconds, as Postgres itself counts it.
+const STATEMENT_TIMEOUT_MS: &str = "10000";
+/// Longest wait for a row that somebody else holds, in milliseconds.
+const LOCK_TIMEOUT_MS: &str = "5000";
+/// Longest pause inside a transaction, in milliseconds: a collector that was stopped must not hold rows for ever.
+const IDLE_IN_TRANSACTION_TIMEOUT_MS: &str = "15000";
+
+/// The configuration store. Cheap to clone; clones share the connections.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+}
+
+impl Store {
+    /// Prepares the connections without opening one; must be called inside a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for field `postgres.url` when it is malformed, or would travel in clear text.
+    pub fn open(config: &config::Postgres) -> Result<Self, StoreError> {
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS_MAX)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(connect_options(config)?);
+        Ok(Self { pool })
+    }
+
+    /// Opens the store and makes sure that it answers.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and when the server knows no such user or database; [`StoreError::Unavailable`] when
+    /// nothing answers within 5 s.
+    pub async fn connect(config: &config::Postgres) -> Result<Self, StoreError> {
+        let store = Self::open(config)?;
+        store.ping().await.map_err(error::blame_url)?;
+        Ok(store)
+    }
+
+    /// Asks whether the store answers.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("select 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Brings the tables to the state that this build needs. Safe to run on several collectors at once.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], or [`StoreError::Migration`] when a migration fails or was changed.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        migrate::run(&self.pool).await
+    }
+
+    /// Ends all connections, after the statements that are under way.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// A URL as connection options, with the walls that hold for every connection.
+fn connect_options(config: &config::Postgres) -> Result<PgConnectOptions, StoreError> {
+    let malformed = |reason: &str| StoreError::Invalid(InvalidField::new("postgres.url", reason));
+    // The driver's own error may quote the URL, and with it a password.
+    let options = PgConnectOptions::from_str(&config.url)
+        .map_err(|_| malformed("is not a Postgres URL such as postgres:///sonde?host=/run/postgresql&user=sonde"))?;
+    let local = options.get_socket().is_some() || options.get_host().starts_with('/');
+    let options = match options.get_ssl_mode() {
+        _ if local => options,
+        PgSslMode::VerifyFull | PgSslMode::VerifyCa => options,
+        PgSslMode::Prefer => options.ssl_mode(PgSslMode::VerifyFull),
+        PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Require => {
+            return Err(malformed("goes over a network, so it needs sslmode=verify-full, or host=/… for a socket"));
+        }
+    };
+    Ok(options.application_name("sonde-collector").options([
+        ("statement_timeout", STATEMENT_TIMEOUT_MS),
+        ("lock_timeout", LOCK_TIMEOUT_MS),
+        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT_MS),
+    ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(url: &str) -> Result<PgSslMode, String> {
+        connect_options(&config::Postgres { url: url.to_owned() })
+            .map(|options| options.get_ssl_mode())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn postgres_is_reached_by_socket_or_verified_tls_only() {
+        assert!(check("postgres:///sonde?host=/run/dir&user=sonde").is_ok());
+        assert!(matches!(check("postgres://db.example/sonde"), Ok(PgSslMode::VerifyFull)));
+        assert!(matches!(check("postgres://db.example/sonde?sslmode=verify-ca"), Ok(PgSslMode::VerifyCa)));
+        for mode in ["disable", "allow", "require"] {
+            let error = check(&format!("postgres://me:hunter2@db.example/sonde?sslmode={mode}")).unwrap_err();
+            assert!(error.starts_with("postgres.url: ") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_url_is_refused_without_showing_its_password() {
+        for url in ["", "nonsense", "postgres://me:hunter2@:x/", "postgres://me:hunter2@h/d?sslmode=hunter2"] {
+            let error = check(url).unwrap_err();
+            assert!(error.starts_with("postgres.url: ") && !error.contains("hunter2"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Learns which probes are refused and cuts their streams: within 2 s plus a query, also when hints are lost. Never revokes anything itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sonde_proto::session::CloseReason;
+use tokio::sync::watch;
+use tracing::info;
+
+use super::{Health, pause};
+use crate::authz::{Task, Workspace};
+use crate::fleet::Fleet;
+use crate::store::Store;
+
+/// A revocation must hold within 5 s; a lost query still leaves time for a second one.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// Runs until `stop` turns true.
+pub async fn run(state: Arc<Fleet>, store: Arc<Store>, mut stop: watch::Receiver<bool>) {
+    let mut health = Health::new("reading which probes are revoked");
+    loop {
+        if let Some(revoked) = health.note(store.revoked_probes(&Workspace::system(Task::Deny)).await) {
+            for probe in state.denied.learn(&revoked) {
+                state.registry.cut(probe, &CloseReason::Revoked);
+                state.presence.forget(probe);
+                info!(probe.id = %probe, "a revoked probe is refused from now on");
+            }
+        }
+        if !pause(PERIOD, &mut stop).await {
+            return;
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! From intent and fleet to the assignment of each probe, generation by generation. Never does I/O and reads no clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use sonde_proto::model::assignment::Assignment;
+use sonde_proto::model::id::{Generation, ProbeId};
+use sonde_proto::model::time::Wall;
+use sonde_scheduler::{CheckIntent, Fleet, FleetProbe, Intent, Placement, Plan, Reason, plan};
+
+use crate::fleet::board::Assignments;
+use crate::fleet::presence::Seen;
+use crate::ingest::{CheckRight, Rights};
+use crate::store::{IntentRow, ProbeRow};
+
+/// The planner's memory.
+#[derive(Debug)]
+pub(super) struct Planner {
+    intent: Intent,
+    probes: BTreeMap<ProbeId, ProbeRow>,
+    plan: Plan,
+    current: BTreeMap<ProbeId, Arc<Assignment>>,
+    unsaved: BTreeSet<ProbeId>,
+    is_stale: bool,
+}
+
+impl Planner {
+    /// Goes on from the assignments of an earlier life, so that unchanged work is neither moved nor sent again.
+    pub(super) fn resume(held: BTreeMap<ProbeId, Assignment>, probes: &[ProbeRow]) -> Self {
+        let mut plan = Plan::default();
+        for probe in probes {
+            let Some(assignment) = held.get(&probe.id).filter(|assignment| !assignment.checks.is_empty()) else {
+                continue;
+            };
+            let placement = Placement::On { probe: probe.id, reason: Reason::Home };
+            let placed = assignment.checks.keys().map(|check| ((*check, probe.region.clone()), placement));
+            plan.placements.extend(placed);
+            let capabilities = probe.capabilities.iter().filter_map(|word| word.parse().ok()).collect();
+            let member = FleetProbe { region: probe.region.clone(), weight: probe.weight, capabilities };
+            plan.fleet.probes.insert(probe.id, member);
+        }
+        Self {
+            intent: Intent::default(),
+            probes: BTreeMap::new(),
+            plan,
+            current: held.into_iter().map(|(probe, assignment)| (probe, Arc::new(assignment))).collect(),
+            unsaved: BTreeSet::new(),
+            is_stale: true,
+        }
+    }
+
+    /// Takes what is to be measured.
+    pub(super) fn set_intent(&mut self, rows: &[IntentRow]) {
+        let runnable = rows.iter().filter(|row| !row.deleted && !row.spec.paused);
+        self.intent.checks = runnable
+            .map(|row| {
+                let intent = CheckIntent {
+                    kind: row.spec.kind.clone(),
+                    interval: row.spec.interval,
+                    timeout: row.spec.timeout,
+                    degraded_after: row.spec.degraded_after,
+                    regions: row.spec.regions.clone(),
+                };
+                (row.id, intent)
+            })
+            .collect();
+        self.is_stale = true;
+    }
+
+    /// Takes the probes that are enrolled.
+    pub(super) fn set_probes(&mut self, rows: Vec<ProbeRow>) {
+        self.probes = rows.into_iter().filter(|row| row.revoked_at.is_none()).map(|row| (row.id, row)).collect();
+        self.is_stale = true;
+    }
+
+    /// Whether the probe was among those enrolled.
+    pub(super) fn knows(&self, probe: ProbeId) -> bool {
+        self.probes.contains_key(&probe)
+    }
+
+    /// Plans for the probes that are there. Returns whether any assignment has changed.
+    pub(super) fn replan(&mut self, working: &BTreeMap<ProbeId, Seen>, wall: Wall) -> bool {
+        let fleet = self.fleet(working);
+        let is_behind = working.iter().any(|(probe, seen)| self.knows(*probe) && seen.held > self.generation(*probe));
+        if !self.is_stale && !is_behind && fleet == self.plan.fleet {
+            return false;
+        }
+        self.is_stale = false;
+        self.plan = plan(&self.intent, &fleet, &self.plan);
+        let count = self.current.len();
+        self.current.retain(|probe, _| self.probes.contains_key(probe));
+        let mut has_changed = self.current.len() != count;
+        let probes: BTreeSet<ProbeId> = self.current.keys().chain(fleet.probes.keys()).copied().collect();
+        for probe in probes {
+            let held = working.get(&probe).map(|seen| seen.held).unwrap_or_default();
+            if let Some(next) = self.next_assignment(probe, held, wall) {
+                self.current.insert(probe, Arc::new(next));
+                self.unsaved.insert(probe);
+                has_changed = true;
+            }
+        }
+        has_changed
+    }
+
+    /// The assignments as they are now.
+    pub(super) fn assignments(&self) -> Assignments {
+        Arc::new(self.current.clone())
+    }
+
+    /// Those that the store does not know yet.
+    pub(super) fn unsaved(&self) -> BTreeMap<ProbeId, Arc<Assignment>> {
+        let unsaved = self.unsaved.iter().filter_map(|probe| Some((*probe, Arc::clone(self.current.get(probe)?))));
+        unsaved.collect()
+    }
+
+    /// The store knows these now.
+    pub(super) fn saved(&mut self, saved: &BTreeMap<ProbeId, Arc<Assignment>>) {
+        for (probe, assignment) in saved {
+            if self.generation(*probe) == assignment.generation {
+                self.unsaved.remove(probe);
+            }
+        }
+    }
+
+    fn generation(&self, probe: ProbeId) -> Generation {
+        self.current.get(&probe).map(|assignment| assignment.generation).unwrap_or_default()
+    }
+
+    /// Drained probes stay enrolled and connected, and have no work.
+    fn fleet(&self, working: &BTreeMap<ProbeId, Seen>) -> Fleet {
+        let mut fleet = Fleet::default();
+        for (probe, seen) in working {
+            let Some(row) = self.probes.get(probe).filter(|row| !row.drained) else { continue };
+            let member =
+                FleetProbe { region: row.region.clone(), weight: row.weight, capabilities: seen.capabilities.clone() };
+            fleet.probes.insert(*probe, member);
+        }
+        fleet
+    }
+
+    /// What a probe has to run from now on, or `None` when that is what it has.
+    ///
+    /// New entries begin at their first slot from now on: the agenda of a probe still runs a slot that passed while
+    /// the message was under way, and the probe that loses a check drops it when it is told. So a move may run a
+    /// slot twice, which the store shows once, but never drops one.
+    fn next_assignment(&self, probe: ProbeId, held: Generation, wall: Wall) -> Option<Assignment> {
+        let previous = self.current.get(&probe).map(|assignment| &**assignment);
+        let newest = self.generation(probe);
+        let next = Generation(newest.max(held).0 + 1);
+        let assignment = self.plan.assignment(probe, &self.intent, next, wall, previous);
+        let is_same = match previous {
+            Some(previous) => previous.checks == assignment.checks,
+            None => assignment.checks.is_empty(),
+        };
+        (!is_same || held > newest).then_some(assignment)
+    }
+}
+
+/// Who may report about which check: all that exist, and those changed or deleted lately.
+pub(super) fn rights(rows: &[IntentRow]) -> Rights {
+    let checks = rows
+        .iter()
+        .map(|row| {
+            let regions = row.spec.regions.union(&row.former_regions).cloned().collect();
+            (row.id, CheckRight { workspace: row.workspace, regions })
+        })
+        .collect();
+    Rights { loaded: true, checks }
+}
+
+#[cfg(test)]
+#[path = "planner_tests.rs"]
+mod tests;

@@ -1,0 +1,214 @@
+//! The planner over the lives of a collector and the comings and goings of probes.
+
+use std::time::Duration;
+
+use sonde_proto::model::check::{CheckDraft, CheckSpec, KindDraft, Protocol};
+use sonde_proto::model::id::{CheckId, RegionId, WorkspaceId};
+use sonde_proto::model::time::Mono;
+use uuid::Uuid;
+
+use super::*;
+
+const NOW: Wall = Wall(1_800_000_000_000_000);
+
+fn region() -> RegionId {
+    RegionId::new("eu-west").unwrap()
+}
+
+fn probe(number: u128) -> ProbeId {
+    ProbeId(Uuid::from_u128(number))
+}
+
+fn row(number: u128) -> ProbeRow {
+    ProbeRow {
+        id: probe(number),
+        name: format!("p{number}"),
+        region: region(),
+        weight: 1,
+        drained: false,
+        joined_at: NOW,
+        revoked_at: None,
+        certificate_expires_at: NOW,
+        version: String::new(),
+        capabilities: vec!["http".to_owned(), "tcp".to_owned()],
+        last_seen_at: None,
+        clock_skew_us: 0,
+    }
+}
+
+fn seen(held: u64) -> Seen {
+    Seen {
+        region: region(),
+        heard: Mono(0),
+        heard_at: Some(NOW),
+        version: String::new(),
+        capabilities: BTreeSet::from([Protocol::Http, Protocol::Tcp]),
+        clock_skew_us: 0,
+        held: Generation(held),
+    }
+}
+
+fn check(number: u128, port: u32) -> IntentRow {
+    let spec = CheckSpec::new(CheckDraft {
+        name: format!("check {number}"),
+        kind: KindDraft::Tcp { host: "127.0.0.1".to_owned(), port },
+        interval: Duration::from_secs(5),
+        timeout: Duration::from_secs(2),
+        regions: vec!["eu-west".to_owned()],
+        degraded_after: None,
+        paused: false,
+    })
+    .unwrap();
+    IntentRow {
+        workspace: WorkspaceId(Uuid::from_u128(1)),
+        id: CheckId(Uuid::from_u128(number)),
+        spec,
+        deleted: false,
+        former_regions: BTreeSet::new(),
+    }
+}
+
+fn checks() -> Vec<IntentRow> {
+    (1..=20).map(|number| check(number, 80)).collect()
+}
+
+fn planner(probes: u128) -> (Planner, BTreeMap<ProbeId, Seen>) {
+    let mut planner = Planner::resume(BTreeMap::new(), &[]);
+    planner.set_intent(&checks());
+    planner.set_probes((1..=probes).map(row).collect());
+    (planner, (1..=probes).map(|number| (probe(number), seen(0))).collect())
+}
+
+/// Who runs each check; fails when two do.
+fn owners(planner: &Planner) -> BTreeMap<CheckId, ProbeId> {
+    let mut owners = BTreeMap::new();
+    for (probe, assignment) in planner.assignments().iter() {
+        for check in assignment.checks.keys() {
+            assert_eq!(owners.insert(*check, *probe), None, "check {check} has two probes");
+        }
+    }
+    owners
+}
+
+#[test]
+fn every_check_has_one_probe_and_nothing_changes_without_a_cause() {
+    let (mut planner, working) = planner(3);
+    assert!(planner.replan(&working, NOW));
+    assert_eq!(owners(&planner).len(), 20);
+    assert!(!planner.replan(&working, NOW + Duration::from_secs(1)));
+    planner.set_intent(&checks());
+    assert!(!planner.replan(&working, NOW + Duration::from_secs(2)), "the same intent is no cause");
+}
+
+#[test]
+fn the_work_of_a_lost_probe_moves_and_no_other() {
+    let (mut planner, mut working) = planner(3);
+    planner.replan(&working, NOW);
+    let before = owners(&planner);
+    working.remove(&probe(2));
+    assert!(planner.replan(&working, NOW + Duration::from_secs(20)));
+    let after = owners(&planner);
+    assert_eq!(after.len(), 20);
+    for (check, owner) in &before {
+        assert!(*owner == probe(2) || after[check] == *owner, "{check} moved without a cause");
+    }
+    assert!(!after.values().any(|owner| *owner == probe(2)));
+}
+
+#[test]
+fn a_drained_probe_has_no_work_and_gets_it_back() {
+    let (mut planner, working) = planner(2);
+    planner.replan(&working, NOW);
+    let before = owners(&planner);
+    planner.set_probes(vec![row(1), ProbeRow { drained: true, ..row(2) }]);
+    assert!(planner.replan(&working, NOW));
+    assert!(owners(&planner).values().all(|owner| *owner == probe(1)));
+    planner.set_probes(vec![row(1), row(2)]);
+    assert!(planner.replan(&working, NOW));
+    let after = owners(&planner);
+    assert_eq!(after.len(), 20);
+    // What a full probe had turned away before may stay where it went; the rest comes back.
+    let back = before.iter().filter(|(check, owner)| **owner == probe(2) && after[check] == probe(2));
+    assert!(back.count() >= 8, "{after:?}");
+}
+
+#[test]
+fn a_revoked_probe_disappears() {
+    let (mut planner, mut working) = planner(2);
+    planner.replan(&working, NOW);
+    planner.set_probes(vec![row(1), ProbeRow { revoked_at: Some(NOW), ..row(2) }]);
+    working.remove(&probe(2));
+    assert!(planner.replan(&working, NOW));
+    assert!(!planner.assignments().contains_key(&probe(2)));
+    assert_eq!(owners(&planner).len(), 20);
+}
+
+#[test]
+fn a_change_leaves_the_entries_of_other_checks_alone() {
+    let (mut planner, working) = planner(1);
+    planner.replan(&working, NOW);
+    let before = Arc::clone(&planner.assignments()[&probe(1)]);
+    let mut changed = checks();
+    changed[4] = check(5, 443);
+    planner.set_intent(&changed);
+    assert!(planner.replan(&working, NOW + Duration::from_secs(600)));
+    let after = Arc::clone(&planner.assignments()[&probe(1)]);
+    assert!(after.generation > before.generation);
+    let differing = after.checks.iter().filter(|(check, entry)| before.checks.get(check) != Some(entry));
+    assert_eq!(differing.count(), 1);
+    let entry = &after.checks[&CheckId(Uuid::from_u128(5))];
+    assert!(entry.from >= NOW + Duration::from_secs(600), "changed work begins in the future");
+    assert!(entry.from < NOW + Duration::from_secs(605), "and within one interval");
+}
+
+#[test]
+fn a_restart_neither_moves_work_nor_sends_it_again() {
+    let (mut planner, working) = planner(3);
+    planner.replan(&working, NOW);
+    let before = planner.assignments();
+    let held = before.iter().map(|(probe, assignment)| (*probe, Assignment::clone(assignment))).collect();
+    let rows: Vec<ProbeRow> = (1..=3).map(row).collect();
+    let mut next = Planner::resume(held, &rows);
+    next.set_intent(&checks());
+    next.set_probes(rows);
+    assert!(!next.replan(&working, NOW + Duration::from_secs(60)));
+    assert_eq!(next.assignments(), before);
+}
+
+#[test]
+fn a_probe_that_holds_more_than_the_store_knows_gets_a_newer_generation() {
+    let (mut planner, mut working) = planner(1);
+    planner.replan(&working, NOW);
+    working.insert(probe(1), seen(41));
+    assert!(planner.replan(&working, NOW));
+    assert_eq!(planner.assignments()[&probe(1)].generation, Generation(42));
+    working.insert(probe(1), seen(42));
+    assert!(!planner.replan(&working, NOW));
+}
+
+#[test]
+fn what_was_not_saved_is_offered_until_it_is() {
+    let (mut planner, working) = planner(2);
+    planner.replan(&working, NOW);
+    let unsaved = planner.unsaved();
+    assert_eq!(unsaved.len(), 2);
+    planner.set_probes(vec![row(1), ProbeRow { drained: true, ..row(2) }]);
+    planner.replan(&working, NOW);
+    planner.saved(&unsaved);
+    assert_eq!(planner.unsaved().len(), 2, "newer ones than those that were saved");
+    planner.saved(&planner.unsaved());
+    assert!(planner.unsaved().is_empty());
+}
+
+#[test]
+fn rights_outlive_a_deletion_and_a_lost_region() {
+    let lost = RegionId::new("us-east").unwrap();
+    let mut deleted = check(1, 80);
+    deleted.deleted = true;
+    let mut moved = check(2, 80);
+    moved.former_regions.insert(lost.clone());
+    let rights = rights(&[deleted, moved]);
+    assert!(rights.loaded);
+    assert!(rights.checks[&CheckId(Uuid::from_u128(1))].regions.contains(&region()));
+    assert_eq!(rights.checks[&CheckId(Uuid::from_u128(2))].regions, BTreeSet::from([region(), lost]));
+}
