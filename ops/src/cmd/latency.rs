@@ -1,0 +1,80 @@
+//! `sonde latency`.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use sonde_proto::wire;
+
+use super::{check_id, window_s};
+use crate::client::Client;
+use crate::error::Result;
+use crate::output::{self, Format, Row};
+
+/// Show percentiles of a check per region and phase.
+#[derive(Debug, Args)]
+pub struct Latency {
+    /// Id or name of the check
+    #[arg(long)]
+    check: String,
+    /// Window before now, such as 15m or 24h
+    #[arg(long, default_value = "15m", value_parser = output::parse_duration)]
+    last: Duration,
+}
+
+#[derive(Debug, Serialize)]
+struct View {
+    region: String,
+    phase: String,
+    p50_us: u32,
+    p90_us: u32,
+    p99_us: u32,
+    max_us: u32,
+    count: u64,
+}
+
+impl From<wire::LatencyRow> for View {
+    fn from(row: wire::LatencyRow) -> Self {
+        Self {
+            region: row.region,
+            phase: row.phase,
+            p50_us: row.p50_us,
+            p90_us: row.p90_us,
+            p99_us: row.p99_us,
+            max_us: row.max_us,
+            count: row.count,
+        }
+    }
+}
+
+impl Row for View {
+    const COLUMNS: &'static [&'static str] = &["region", "phase", "p50", "p90", "p99", "max", "count"];
+
+    fn cells(&self) -> Vec<String> {
+        let latency = |us: u32| output::latency(u64::from(us));
+        vec![
+            self.region.clone(),
+            self.phase.clone(),
+            latency(self.p50_us),
+            latency(self.p90_us),
+            latency(self.p99_us),
+            latency(self.max_us),
+            self.count.to_string(),
+        ]
+    }
+}
+
+impl Latency {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What the collector answered.
+    pub async fn run(self, client: &Client, format: Format) -> Result<()> {
+        let request = wire::GetLatencyRequest {
+            check_id: check_id(client, &self.check).await?,
+            last_s: window_s("--last", self.last)?,
+        };
+        let rows = client.get_latency(request).await?.rows;
+        output::list(format, &rows.into_iter().map(View::from).collect::<Vec<_>>())
+    }
+}
