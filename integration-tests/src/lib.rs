@@ -1,0 +1,12 @@
+//! What the tests of the product share: a mesh of real processes, stores, targets, a cable to cut, deadlines.
+//!
+//! Nothing here stands in for a part of the product.
+
+pub mod chaos_proxy;
+pub mod cli;
+pub mod engine;
+pub mod mesh;
+pub mod postgres;
+pub mod process;
+pub mod target;
+pub mod wait;

@@ -1,0 +1,15 @@
+//! Every test of the product as a whole, in one binary: linking it once is what keeps `make test` short.
+#![expect(clippy::unwrap_used, reason = "a test that fails should say where")]
+#![expect(clippy::disallowed_methods, reason = "tests compare with real time and own the tasks that they spawn")]
+
+mod admin_store;
+mod bad_input;
+mod clickhouse;
+mod crash;
+mod fleet;
+mod ingest;
+mod local_mesh;
+mod measure;
+mod ports;
+mod readme;
+mod tidy;
