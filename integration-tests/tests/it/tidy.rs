@@ -1,5 +1,7 @@
 //! Taste as a test: crate edges, places of SQL, gRPC and clocks, sizes, and the file names in ARCHITECTURE.md.
 
+mod documents;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -163,7 +165,7 @@ fn the_pure_crates_bring_no_io() {
 fn each_thing_stays_in_its_place() {
     let mut faults = Vec::new();
     for (path, text) in sources() {
-        if path.ends_with("tests/it/tidy.rs") {
+        if path.contains("tests/it/tidy") {
             continue;
         }
         for ban in BANS {
@@ -336,46 +338,4 @@ fn parents_of(folder: &Path) -> Vec<PathBuf> {
     let neighbours = fs::read_dir(root().join(folder)).unwrap().flatten().map(|entry| folder.join(entry.file_name()));
     parents.extend(neighbours.filter(|path| path.extension().is_some_and(|ending| ending == "rs")));
     parents
-}
-
-#[test]
-fn the_files_named_in_the_documents_exist() {
-    let mut faults = Vec::new();
-    for document in ["ARCHITECTURE.md", "README.md", "SECURITY.md"] {
-        let text = fs::read_to_string(root().join(document)).unwrap();
-        let named = text.split('`').skip(1).step_by(2).filter(|name| {
-            // Written by `make bench`, kept out of the repository.
-            *name != "benches/report.json"
-                && name.contains('/')
-                && !name.contains(' ')
-                && !name.starts_with(['.', '/', 'h', '-', '<', '~'])
-        });
-        let mut count = 0;
-        for name in named {
-            count += 1;
-            if !root().join(name).exists() {
-                faults.push(format!("{document} names `{name}`, which does not exist"));
-            }
-        }
-        if document == "ARCHITECTURE.md" {
-            assert!(count > 20, "{document} names only {count} files: the walks are gone");
-        }
-    }
-    complain("documents", &faults);
-}
-
-#[test]
-fn decisions_are_numbered_and_have_a_status() {
-    let mut numbers = BTreeSet::new();
-    for entry in fs::read_dir(root().join("docs/adr")).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let Some(number) = name.get(..4).and_then(|digits| digits.parse::<u32>().ok()) else { continue };
-        assert!(numbers.insert(number), "two decisions have the number {number}");
-        let text = fs::read_to_string(&path).unwrap();
-        for part in ["Status:", "## Context", "## Decision", "## Price", "## Revisit"] {
-            assert!(text.contains(part), "{name} has no `{part}`");
-        }
-    }
-    assert_eq!(numbers.iter().copied().max(), Some(u32::try_from(numbers.len()).unwrap()), "a number is missing");
 }
