@@ -3,6 +3,7 @@
 mod admin_port;
 mod data_dir;
 mod ports;
+mod telemetry;
 mod wait;
 
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use arc_swap::ArcSwap;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 use sonde_proto::session::Limits;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -94,7 +95,6 @@ struct Parts {
 struct App {
     parts: Arc<Parts>,
     work: JoinSet<Ended>,
-    ingest: JoinHandle<()>,
     stop: watch::Sender<bool>,
     _data_dir: DataDir,
 }
@@ -105,7 +105,8 @@ impl App {
         data_dir.remove_endpoints()?;
         let ports = Ports::bind(&config.listen)?;
         let authority = pki::ensure_ca(&config.data_dir, &config.trust_domain, clock.wall())
-            .map_err(|error| anyhow!("the CA in `data_dir` cannot be used: {error}"))?;
+            .map_err(|error| anyhow!("the CA in `data_dir` cannot be used: {error}"))?
+            .with_lifetime(config.certificate_lifetime);
         let names = ports.certificate_names(&config);
         let identity = ServerIdentity::new(&authority, &config.collector_id, names, clock.wall())
             .map_err(|error| anyhow!("the collector's certificate cannot be made: {error}"))?;
@@ -119,7 +120,7 @@ impl App {
             auth: Arc::new(Auth::new(clock)),
             rights: Arc::default(),
             live: Live::new(),
-            metrics: PrometheusBuilder::new().install_recorder().context("metrics cannot be recorded")?,
+            metrics: telemetry::install()?,
             config,
             clock,
         });
@@ -128,25 +129,22 @@ impl App {
         let (ingest, ingesting) =
             ingest::start(parts.clickhouse.clone(), Arc::clone(&parts.rights), parts.live.clone(), clock);
         let mut work = JoinSet::new();
+        work.spawn(awaited("the ingest pipeline", ingesting));
         let endpoints = ports.endpoints();
         spawn_tasks(&mut work, &parts, &stopped);
         spawn_ports(&mut work, &parts, ports, ingest, &stopped)?;
         data_dir.write_endpoints(&endpoints)?;
         info!(mesh = %endpoints.mesh, enrol = %endpoints.enrol, admin = %endpoints.admin, web = %endpoints.web, "serving");
-        Ok(Self { parts, work, ingest: ingesting, stop, _data_dir: data_dir })
+        Ok(Self { parts, work, stop, _data_dir: data_dir })
     }
 
     /// Waits until a part ends although nobody told it to.
     async fn first_failure(&mut self) -> anyhow::Error {
-        match self.work.join_next().await {
-            Some(Ok((part, Ok(())))) => anyhow!("{part} has ended by itself"),
-            Some(Ok((part, Err(error)))) => error.context(format!("{part} cannot go on")),
-            Some(Err(error)) => anyhow!("a part of the collector has ended by itself: {error}"),
-            None => anyhow!("nothing is running"),
-        }
+        first_failure(&mut self.work).await
     }
 
-    /// Ends everything in order: no new work, streams end, accepted batches are settled, then the stores.
+    /// Ends everything in order: no new work, streams end, accepted batches are settled, then the stores. The pipeline
+    /// ends by itself when the last stream has let go of it and everything accepted is stored.
     async fn stop(mut self) {
         self.stop.send_replace(true);
         self.parts.state.registry.close();
@@ -158,9 +156,6 @@ impl App {
                     Ok((part, Err(error))) => warn!(part, error = format!("{error:#}"), "ended badly"),
                     Err(error) => error!(%error, "a part of the collector panicked"),
                 }
-            }
-            if let Err(error) = (&mut self.ingest).await {
-                error!(%error, "the ingest pipeline panicked");
             }
             self.parts.store.close().await;
         };
@@ -244,6 +239,20 @@ fn address(_connection: &rustls::ServerConnection, address: std::net::SocketAddr
     Some(TcpConnectInfo { local_addr: None, remote_addr: Some(address) })
 }
 
+async fn first_failure(work: &mut JoinSet<Ended>) -> anyhow::Error {
+    match work.join_next().await {
+        Some(Ok((part, Ok(())))) => anyhow!("{part} has ended by itself"),
+        Some(Ok((part, Err(error)))) => error.context(format!("{part} cannot go on")),
+        Some(Err(error)) => anyhow!("a part of the collector has ended by itself: {error}"),
+        None => anyhow!("nothing is running"),
+    }
+}
+
+/// A part that runs in a task of its own already.
+async fn awaited(part: &'static str, task: JoinHandle<()>) -> Ended {
+    (part, task.await.map_err(Into::into))
+}
+
 async fn ended(part: &'static str, work: impl Future<Output = ()>) -> Ended {
     work.await;
     (part, Ok(()))
@@ -268,5 +277,21 @@ fn mesh_view(parts: &Parts, endpoints: &ports::Endpoints) -> MeshView {
         ca_pin: parts.authority.ca_pin(),
         enrol_address: advertise.enrol.clone().unwrap_or_else(|| endpoints.enrol.to_string()),
         mesh_address: advertise.mesh.clone().unwrap_or_else(|| endpoints.mesh.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pipeline_that_panics_ends_the_collector() {
+        let mut work = JoinSet::new();
+        work.spawn(ended("a part that goes on", std::future::pending()));
+        #[expect(clippy::disallowed_methods, reason = "stands for the pipeline's own task")]
+        let task = tokio::spawn(async { panic!("a broken invariant") });
+        work.spawn(awaited("the ingest pipeline", task));
+        let failure = format!("{:#}", first_failure(&mut work).await);
+        assert!(failure.starts_with("the ingest pipeline cannot go on") && failure.contains("panic"), "{failure}");
     }
 }

@@ -3,7 +3,9 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -17,6 +19,11 @@ use reader::Reader;
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Largest password file in bytes.
 const PASSWORD_BYTES_MAX: u64 = 4 * 1024;
+/// Life of a certificate unless the file says otherwise, in seconds: 24 h.
+pub const CERTIFICATE_LIFETIME_S_DEFAULT: u64 = 86_400;
+/// Shortest and longest life of a certificate, in seconds. Revocation ends a stolen one at once, its end does so when
+/// nobody noticed; below half a minute, handshakes and renewals are most of what happens.
+const CERTIFICATE_LIFETIME_S: RangeInclusive<u64> = 30..=CERTIFICATE_LIFETIME_S_DEFAULT;
 /// Most extra names of the server certificate.
 const NAMES_MAX: usize = 32;
 
@@ -37,6 +44,8 @@ pub struct Config {
     pub postgres: Postgres,
     /// Where the samples live.
     pub clickhouse: ClickHouse,
+    /// How long the certificates of probes and of this collector are good for; 24 h unless the file says otherwise.
+    pub certificate_lifetime: Duration,
 }
 
 /// Addresses to listen on; port 0 lets the system choose.
@@ -192,6 +201,7 @@ fn read_root(table: toml::Table, faults: &mut Vec<String>) -> Option<Config> {
     }
     let postgres = root.table("postgres", faults).map(|table| read_postgres(table, faults));
     let clickhouse = root.table("clickhouse", faults).map(|table| read_clickhouse(table, faults));
+    let certificates = root.table_optional("certificates", faults).map(|table| read_certificates(table, faults));
     root.finish(faults);
     Some(Config {
         collector_id: collector_id?,
@@ -201,6 +211,7 @@ fn read_root(table: toml::Table, faults: &mut Vec<String>) -> Option<Config> {
         advertise: advertise.unwrap_or_default(),
         postgres: postgres??,
         clickhouse: clickhouse??,
+        certificate_lifetime: certificates.flatten().unwrap_or(Duration::from_secs(CERTIFICATE_LIFETIME_S_DEFAULT)),
     })
 }
 
@@ -269,6 +280,25 @@ fn read_clickhouse(mut table: Reader, faults: &mut Vec<String>) -> Option<ClickH
         user: user.unwrap_or_else(|| "default".to_owned()),
         password_file,
     })
+}
+
+fn read_certificates(mut table: Reader, faults: &mut Vec<String>) -> Option<Duration> {
+    let lifetime = table.parsed_optional("lifetime", faults, parse_lifetime);
+    table.finish(faults);
+    lifetime
+}
+
+fn parse_lifetime(text: &str) -> Result<Duration, String> {
+    let units = [("h", 3_600), ("m", 60), ("s", 1)];
+    let seconds = units.into_iter().find_map(|(unit, seconds)| {
+        let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        count.checked_mul(seconds)
+    });
+    let seconds = seconds.ok_or_else(|| format!("`{text}` is not a duration such as `24h`, `90m` or `45s`"))?;
+    if CERTIFICATE_LIFETIME_S.contains(&seconds) {
+        return Ok(Duration::from_secs(seconds));
+    }
+    Err(format!("`{text}` is out of range; use 30s to 24h"))
 }
 
 fn parse_collector_id(text: &str) -> Result<String, String> {

@@ -47,6 +47,18 @@ impl SamplesService {
         let known = self.deps.store.require_check(&caller.workspace, check).await;
         known.map_err(|failure| error::store(caller, failure))
     }
+
+    /// An empty answer would hide that a region was mistyped.
+    async fn require_region(&self, caller: &Caller, region: Option<&RegionId>) -> Result<(), Status> {
+        let Some(region) = region else { return Ok(()) };
+        let known = self.deps.store.regions(&caller.workspace).await;
+        let known = known.map_err(|failure| error::store(caller, failure))?;
+        if known.iter().any(|row| row.name == *region) {
+            return Ok(());
+        }
+        let reason = format!("`{region}` is not a region of this mesh; `sonde region list` shows them");
+        Err(error::invalid(InvalidField::new("region", reason)))
+    }
 }
 
 #[tonic::async_trait]
@@ -58,6 +70,7 @@ impl Samples for SamplesService {
         let caller = self.deps.auth.require(&request, Scope::SamplesRead)?;
         let query = list_query(request.get_ref(), self.deps.clock.wall()).map_err(error::invalid)?;
         self.require_check(&caller, query.check).await?;
+        self.require_region(&caller, query.region.as_ref()).await?;
         let listed = self.deps.clickhouse.list_samples(&caller.workspace, &query).await;
         let listed = listed.map_err(|failure| refusal(&caller, &failure))?;
         Ok(Response::new(wire::ListSamplesResponse { samples: listed.into_iter().map(message).collect() }))

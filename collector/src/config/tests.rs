@@ -32,6 +32,22 @@ fn a_complete_file_is_read() {
 }
 
 #[test]
+fn certificates_may_live_shorter_but_not_longer() {
+    let lifetime = |text: &str| {
+        let file = format!("{GOOD}\n[certificates]\nlifetime = \"{text}\"\n");
+        Config::parse(&file, "c.toml").map(|config| config.certificate_lifetime.as_secs()).map_err(|e| e.to_string())
+    };
+    assert_eq!(Config::parse(GOOD, "c.toml").unwrap().certificate_lifetime.as_secs(), 86_400);
+    assert_eq!(lifetime("24h"), Ok(86_400));
+    assert_eq!(lifetime("90m"), Ok(5_400));
+    assert_eq!(lifetime("30s"), Ok(30));
+    for wrong in ["25h", "29s", "0h", "day", "-1h", "18446744073709551615h", ""] {
+        let fault = lifetime(wrong).unwrap_err();
+        assert!(fault.contains("certificates.lifetime: ") && fault.contains("24h"), "{fault}");
+    }
+}
+
+#[test]
 fn every_fault_is_reported_at_once() {
     let text = GOOD
         .replace("\"local-1\"", "\"Local 1\"")

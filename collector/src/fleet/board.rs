@@ -7,6 +7,10 @@ use sonde_proto::model::assignment::Assignment;
 use sonde_proto::model::id::ProbeId;
 use tokio::sync::watch;
 
+/// Least distance between two generations of a probe. The numbers between them name the parts of an update that is
+/// too large for one message.
+pub const GENERATION_STEP: u64 = 1_024;
+
 /// The newest assignment of each probe that has one.
 pub type Assignments = Arc<BTreeMap<ProbeId, Arc<Assignment>>>;
 

@@ -12,8 +12,11 @@ use tokio::sync::watch;
 
 use crate::store::Heard;
 
-/// A probe that was not heard for this long loses its work.
+/// A probe that was not heard for this long loses its work to the others of its region.
 pub const WORK_KEPT: Duration = SILENCE_MAX;
+/// When nobody else is there, it keeps its work for as long as a probe measures without a collector: to take it away
+/// would help nobody, and would make a hole when the probe comes back.
+pub const LONE_WORK_KEPT: Duration = Duration::from_secs(15 * 60);
 
 /// What is known of a probe that was heard, or that had work when the collector started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Whether it keeps its work.
+    /// Whether it keeps its work, whoever else is there.
     pub fn keeps_work(&self, now: Mono) -> bool {
         now.since(self.heard) < WORK_KEPT
     }
@@ -117,17 +120,24 @@ impl Presence {
         self.lock().probes.get(&probe).cloned()
     }
 
-    /// The probes that keep their work.
-    pub fn working(&self, now: Mono) -> BTreeMap<ProbeId, Seen> {
+    /// The probes that were heard within [`LONE_WORK_KEPT`].
+    pub fn known(&self, now: Mono) -> BTreeMap<ProbeId, Seen> {
         let table = self.lock();
-        let working = table.probes.iter().filter(|(_, seen)| seen.keeps_work(now));
-        working.map(|(probe, seen)| (*probe, seen.clone())).collect()
+        let known = table.probes.iter().filter(|(_, seen)| now.since(seen.heard) < LONE_WORK_KEPT);
+        known.map(|(probe, seen)| (*probe, seen.clone())).collect()
     }
 
-    /// When the next of them would lose it, unless it is heard.
+    /// When the next of those that keep their work may lose it, unless it is heard.
     pub fn next_loss(&self, now: Mono) -> Option<Mono> {
         let table = self.lock();
         table.probes.values().filter(|seen| seen.keeps_work(now)).map(|seen| seen.heard + WORK_KEPT).min()
+    }
+
+    /// Nobody could be heard from `since` to `now`: whoever kept its work then has all of its time again.
+    pub fn excuse(&self, since: Mono, now: Mono) {
+        for seen in self.lock().probes.values_mut().filter(|seen| seen.keeps_work(since)) {
+            seen.heard = seen.heard.max(now);
+        }
     }
 
     /// Counts up whenever the fleet may have changed.
@@ -187,10 +197,24 @@ mod tests {
         let start = Mono(1_000_000);
         presence.greet(PROBE, seen(start));
         let last = start + Duration::from_millis(14_999);
-        assert!(presence.working(last).contains_key(&PROBE));
+        assert!(presence.seen(PROBE).unwrap().keeps_work(last));
         assert_eq!(presence.next_loss(last), Some(start + Duration::from_secs(15)));
-        assert!(presence.working(start + Duration::from_secs(15)).is_empty());
+        assert!(!presence.seen(PROBE).unwrap().keeps_work(start + Duration::from_secs(15)));
         assert_eq!(presence.next_loss(start + Duration::from_secs(15)), None);
+        assert!(presence.known(start + Duration::from_secs(899)).contains_key(&PROBE));
+        assert!(presence.known(start + Duration::from_secs(900)).is_empty());
+    }
+
+    #[test]
+    fn a_stall_of_our_own_is_nobodys_silence() {
+        let presence = Presence::default();
+        let start = Mono(1_000_000);
+        presence.greet(PROBE, seen(start));
+        let (stalled, woken) = (start + Duration::from_secs(3), start + Duration::from_secs(600));
+        presence.excuse(stalled, woken);
+        assert!(presence.seen(PROBE).unwrap().keeps_work(woken + Duration::from_secs(14)));
+        presence.excuse(woken + Duration::from_secs(20), woken + Duration::from_secs(60));
+        assert!(!presence.seen(PROBE).unwrap().keeps_work(woken + Duration::from_secs(60)), "it was silent before");
     }
 
     #[test]

@@ -177,6 +177,10 @@ impl Driver {
         }
         let held = u32::try_from(self.grouper.rows_held()).unwrap_or(u32::MAX);
         metrics::gauge!("sonde_collector_ingest_rows_gathered").set(f64::from(held));
+        let batches = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
+        metrics::gauge!("sonde_collector_ingest_batches_in_flight").set(f64::from(batches));
+        let groups = u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX);
+        metrics::gauge!("sonde_collector_ingest_groups_in_flight").set(f64::from(groups));
     }
 
     /// Whether nobody is left who could deliver, and nothing is queued that could still be admitted.
@@ -193,6 +197,7 @@ impl Driver {
     }
 
     fn take(&mut self, queued: Queued) {
+        metrics::counter!("sonde_collector_batches_received_total").increment(1);
         let Queued { delivery, answer } = queued;
         let key = (delivery.probe, delivery.batch.id);
         if let Some(waiting) = self.waiting.get_mut(&key) {
@@ -228,7 +233,9 @@ impl Driver {
 }
 
 fn refuse(delivery: &Delivery, refusal: Refusal, answer: oneshot::Sender<Disposition>) {
-    metrics::counter!("sonde_collector_batches_refused_total", "code" => refusal.code.name()).increment(1);
+    let (code, samples) = (refusal.code.name(), u64::from(delivery.batch.id.count));
+    metrics::counter!("sonde_collector_batches_refused_total", "code" => code).increment(1);
+    metrics::counter!("sonde_collector_samples_refused_total", "code" => code).increment(samples);
     tracing::warn!(
         probe.id = %delivery.probe,
         batch.first_seq = delivery.batch.id.first_seq.0,

@@ -33,7 +33,13 @@ pub(super) async fn settle(group: Arc<Group>, clickhouse: Client, clock: Clock) 
     let mut attempt = attempt(&group, resolver.missing());
     loop {
         let fact = match resolver.command() {
-            Command::Insert => insert(&clickhouse, &attempt, &resolver).await,
+            Command::Insert => {
+                let begun_at = clock.now();
+                let fact = insert(&clickhouse, &attempt, &resolver).await;
+                let took = clock.now().since(begun_at);
+                metrics::histogram!("sonde_collector_ingest_insert_seconds").record(took.as_secs_f64());
+                fact
+            }
             Command::CheckRunning => match clickhouse.is_insert_running(attempt.id).await {
                 Ok(running) => Fact::Running(running),
                 Err(error) => no_answer("running", &error),

@@ -1,5 +1,5 @@
 //! The accept loop of every TLS port: bounded handshakes, bounded connections, and no error that ends it.
-//! Never reads a message: a connection is handed on as soon as its handshake is done.
+//! Never reads a message: a connection is handed on as soon as its handshake is done and its client has begun to speak.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::server::{ServerConfig, ServerConnection};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
-use super::peer::Connection;
+use super::peer::{Connection, PREFACE};
 use crate::stop::stopped;
 
-/// Longest handshake. A probe on the far side of the world needs about one second.
+/// Longest handshake with the client's first words. A probe on the far side of the world needs about one second.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, such as for want of file descriptors; a connection ends within it more often than not.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -144,7 +146,7 @@ where
         debug!(port, %address, reason, "a handshake failed");
         metrics::counter!("sonde_collector_handshakes_failed_total", "port" => port).increment(1);
     };
-    match tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await {
+    match tokio::time::timeout(HANDSHAKE_DEADLINE, greet(acceptor, stream)).await {
         Ok(Ok(stream)) => {
             let Some(info) = prove(stream.get_ref().1, address) else {
                 refused("the peer's certificate names no probe");
@@ -161,6 +163,18 @@ where
             None
         }
     }
+}
+
+/// The server waits for its client's first words without a limit and asks a silent one nothing before: so they are
+/// waited for here, where there is a deadline. Otherwise a few hundred mute connections would lock everybody out.
+async fn greet(acceptor: TlsAcceptor, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut stream = acceptor.accept(stream).await?;
+    let mut words = [0; PREFACE.len()];
+    stream.read_exact(&mut words).await?;
+    if words != *PREFACE {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "the client does not speak HTTP/2"));
+    }
+    Ok(stream)
 }
 
 /// Answers are small and must leave at once; a peer that vanished must be noticed by the kernel too.

@@ -54,6 +54,11 @@ impl World {
         tasks.spawn(run(port, mesh::prove(DOMAIN.into()), ready, stopped));
         tasks.spawn(async move {
             while let Some(mut connection) = connections.recv().await {
+                // As the real server does: nothing is said before the client has spoken.
+                let mut words = [0; PREFACE.len()];
+                if connection.read_exact(&mut words).await.is_err() || words != *PREFACE {
+                    continue;
+                }
                 // A client that has gone away is the client's business.
                 let _ = connection.write_all(b"welcome").await;
                 let _ = connection.shutdown().await;
@@ -102,6 +107,7 @@ impl World {
             let name = ServerName::try_from("127.0.0.1").unwrap();
             let tcp = TcpStream::connect(self.address).await?;
             let mut stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
+            stream.write_all(PREFACE).await?;
             let mut text = String::new();
             stream.read_to_string(&mut text).await?;
             Ok(text)
@@ -169,6 +175,34 @@ async fn idle_handshakes_do_not_lock_others_out() {
     let mut byte = [0_u8; 1];
     let read = tokio::time::timeout(PATIENCE, idle[0].read(&mut byte)).await.expect("the oldest was kept");
     assert!(matches!(read, Ok(0) | Err(_)));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn mute_clients_do_not_lock_others_out() {
+    let world = World::start(Bounds { connections_max: 8, handshakes_max: 4 }).await;
+    let mut mute = Vec::new();
+    for _ in 0..16 {
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let tcp = TcpStream::connect(world.address).await.unwrap();
+        let config = world.client(&TLS13, true);
+        mute.push(TlsConnector::from(Arc::new(config)).connect(name, tcp).await);
+    }
+    assert_eq!(world.visit(world.client(&TLS13, true)).await.unwrap(), "welcome");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_client_that_speaks_something_else_is_turned_away() {
+    let world = World::start(ROOMY).await;
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let tcp = TcpStream::connect(world.address).await.unwrap();
+    let mut stream = TlsConnector::from(Arc::new(world.client(&TLS13, true))).connect(name, tcp).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    // Closed with or without a farewell: what counts is that nothing was served.
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut text)).await.expect("it was kept");
+    assert_eq!(text, "");
     world.end().await;
 }
 

@@ -13,10 +13,10 @@ use super::mesh::MeshDeps;
 use super::peer::MeshPeer;
 use crate::authz::{Task, Workspace};
 use crate::pki::{BUNDLE_VERSION, PkiError, ProbeSubject, ProvenKey};
-use crate::store::{Actor, AuditEntry, AuditedTx, Renewal, StoreError};
+use crate::store::{self, Actor, AuditEntry, AuditedTx, Renewal, StoreError, within};
 
 /// Time for each store to answer during a greeting; both fit twice into the session's deadline of 10 s.
-const ANSWER_MAX: Duration = Duration::from_secs(4);
+const ANSWER_MAX: Duration = store::ANSWER_MAX;
 /// Pause before a gap that could not be kept is tried again.
 const GAP_RETRY: Duration = Duration::from_secs(5);
 
@@ -58,19 +58,17 @@ pub(super) async fn greet(deps: Arc<MeshDeps>, probe: ProbeId, hello: Hello) -> 
             }
         }
     };
-    let (opened, stored) = tokio::join!(tokio::time::timeout(ANSWER_MAX, opening), asking);
+    let (opened, stored) = tokio::join!(within(ANSWER_MAX, opening), asking);
     let epoch = match opened {
-        Ok(Ok(epoch)) => epoch,
-        Ok(Err(StoreError::NotFound { .. })) => return Greeting::Refused,
-        Ok(Err(error)) => {
+        Ok(epoch) => epoch,
+        Err(StoreError::NotFound { .. }) => return Greeting::Refused,
+        Err(error) => {
+            metrics::counter!("sonde_collector_sessions_provisional_total").increment(1);
             warn!(probe.id = %probe, %error, "the session is provisional");
             Epoch(0)
         }
-        Err(_) => {
-            warn!(probe.id = %probe, "the session is provisional: Postgres is slow");
-            Epoch(0)
-        }
     };
+    metrics::counter!("sonde_collector_sessions_total").increment(1);
     Greeting::Accepted { epoch, stored }
 }
 
@@ -79,6 +77,7 @@ pub(super) async fn renew(deps: Arc<MeshDeps>, peer: MeshPeer, csr_der: Vec<u8>)
     let probe = peer.identity.probe;
     match try_renew(&deps, &peer, &csr_der).await {
         Ok(Some(certificate_der)) => {
+            metrics::counter!("sonde_collector_renewals_total").increment(1);
             info!(probe.id = %probe, "a certificate was renewed");
             RenewAnswer {
                 chain_der: vec![certificate_der],
@@ -106,7 +105,9 @@ async fn try_renew(deps: &MeshDeps, peer: &MeshPeer, csr_der: &[u8]) -> Result<O
     let subject = ProbeSubject { probe: peer.identity.probe, region: peer.identity.region.clone() };
     let issued = deps.authority.issue_probe(&key, &subject, deps.clock.wall()).map_err(RenewError::Request)?;
     let workspace = Workspace::system(Task::Link);
-    let kept = deps.store.record_renewal(&workspace, subject.probe, &issued).await.map_err(RenewError::Store)?;
+    let keeping = deps.store.record_renewal(&workspace, subject.probe, &issued);
+    // The probe waits for this answer and asks nothing meanwhile: better a refusal than none.
+    let kept = within(ANSWER_MAX, keeping).await.map_err(RenewError::Store)?;
     Ok(match kept {
         Renewal::Issued { certificate_der } => Some(certificate_der),
         Renewal::Refused => None,
@@ -114,6 +115,7 @@ async fn try_renew(deps: &MeshDeps, peer: &MeshPeer, csr_der: &[u8]) -> Result<O
 }
 
 fn refusal(reason: &str) -> RenewAnswer {
+    metrics::counter!("sonde_collector_renewals_refused_total").increment(1);
     RenewAnswer {
         chain_der: Vec::new(),
         ca_der: Vec::new(),
@@ -125,7 +127,7 @@ fn refusal(reason: &str) -> RenewAnswer {
 /// Keeps a reported gap; tries until it is kept. The stream's end ends the attempt, and the probe reports again.
 pub(super) async fn keep_gap(deps: Arc<MeshDeps>, probe: ProbeId, boot: BootId, range: SeqRange) {
     let workspace = Workspace::system(Task::Link);
-    while let Err(error) = deps.store.record_gap(&workspace, probe, boot, range).await {
+    while let Err(error) = within(ANSWER_MAX, deps.store.record_gap(&workspace, probe, boot, range)).await {
         warn!(probe.id = %probe, %error, "a reported gap could not be kept; trying again");
         tokio::time::sleep(GAP_RETRY).await;
     }
@@ -145,7 +147,7 @@ pub(super) async fn audit_foreign_probe(deps: &MeshDeps, peer: &MeshPeer, said: 
     let actor = Actor::system(Task::Link).at(peer.address.ip().to_canonical());
     let written =
         async { AuditedTx::begin(&deps.store, &Workspace::system(Task::Link), actor).await?.commit(entry).await };
-    if let Err(error) = written.await {
+    if let Err(error) = within(ANSWER_MAX, written).await {
         warn!(probe.id = %peer.identity.probe, %error, "an audit entry could not be written");
     }
 }

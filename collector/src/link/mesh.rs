@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::accept;
 use super::peer::{Connection, MeshPeer};
-use super::server::{MESSAGE_BYTES_MAX, server};
+use super::server::{INCOMING_BYTES_MAX, OUTGOING_BYTES_MAX, server};
 use super::stream::Driver;
 use crate::clock::Clock;
 use crate::fleet::Fleet;
@@ -92,8 +92,8 @@ pub async fn serve(
 ) -> Result<(), tonic::transport::Error> {
     let drivers = TaskTracker::new();
     let service = MeshServer::new(Service { deps: Arc::new(deps), drivers: drivers.clone() })
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        .max_decoding_message_size(INCOMING_BYTES_MAX)
+        .max_encoding_message_size(OUTGOING_BYTES_MAX);
     let incoming = ReceiverStream::new(connections).map(Ok::<_, std::convert::Infallible>);
     let until = async move { stopped(&mut stop).await };
     let outcome =

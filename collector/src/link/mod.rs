@@ -4,9 +4,11 @@
 pub mod accept;
 mod chores;
 pub mod enrol;
+mod gaps;
 pub mod mesh;
 pub mod peer;
 mod rate;
 pub mod server;
+mod slices;
 mod stream;
 pub mod tls;

@@ -22,17 +22,23 @@ pub struct MeshPeer {
     pub address: SocketAddr,
 }
 
-/// A connection after its handshake. Counts against its port's bound for as long as it lives.
+/// What every client of HTTP/2 says first (RFC 9113, 3.4).
+pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A connection after its handshake and the first words of its client. Counts against its port's bound for as long as it lives.
 #[derive(Debug)]
 pub struct Connection<I> {
     stream: TlsStream<TcpStream>,
+    /// The rest of the client's first words, which were read to see that it speaks, and which the server wants to hear.
+    unread: &'static [u8],
     info: I,
     _permit: OwnedSemaphorePermit,
 }
 
 impl<I> Connection<I> {
+    /// `stream` has said [`PREFACE`], and nothing behind it was read.
     pub(super) fn new(stream: TlsStream<TcpStream>, info: I, permit: OwnedSemaphorePermit) -> Self {
-        Self { stream, info, _permit: permit }
+        Self { stream, unread: PREFACE, info, _permit: permit }
     }
 }
 
@@ -58,7 +64,13 @@ impl<I: Unpin> AsyncRead for Connection<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        if self.unread.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let (now, later) = self.unread.split_at(self.unread.len().min(buffer.remaining()));
+        buffer.put_slice(now);
+        self.unread = later;
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -13,8 +13,11 @@ const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// Streams that a peer opened and reset before they were accepted; more is an attack.
 const RESETS_PENDING_MAX: usize = 20;
 
-/// Largest message on the mesh and enrolment ports: a batch has 256 KiB at most, a snapshot of 10,000 plain checks about 3 MiB.
-pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest message from a probe: a batch has 256 KiB at most, a Hello that asks about many ranges less.
+pub const INCOMING_BYTES_MAX: usize = 1024 * 1024;
+/// Largest message to a probe, as probes take it. An update of an assignment has about 1 MiB; only one that cannot be cut
+/// into parts is as large as it is.
+pub const OUTGOING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A server with the bounds of our ports and `streams_max` concurrent requests per connection.
 pub fn server(streams_max: u32) -> Server {

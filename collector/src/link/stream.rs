@@ -23,8 +23,10 @@ use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
 use super::chores::{self, Greeting};
+use super::gaps::Gaps;
 use super::mesh::MeshDeps;
 use super::peer::MeshPeer;
+use super::slices;
 use crate::fleet::board::Assignments;
 use crate::fleet::presence::Seen;
 use crate::fleet::registry::Ticket;
@@ -32,8 +34,6 @@ use crate::ingest::{Delivery, Disposition, IngestClosed};
 
 /// Longest wait between two looks at the certificate's end and at a slow peer.
 const LOOK_PERIOD: Duration = Duration::from_secs(5);
-/// Gaps and renewals under way for one stream; a probe has a few at most.
-const CHORES_MAX: usize = 64;
 /// Time for the last messages of a stream to reach the transport.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
@@ -59,7 +59,9 @@ pub(super) struct Driver {
     waiting: VecDeque<SealedBatch>,
     delivery: Option<Work<Taken>>,
     settling: FuturesUnordered<Work<(BatchId, Option<Disposition>)>>,
+    /// A renewal and a gap at most; the session and `gaps` see to that.
     chores: FuturesUnordered<Work<Chore>>,
+    gaps: Gaps,
     closing: Option<CloseReason>,
 }
 
@@ -109,6 +111,7 @@ impl Driver {
             delivery: None,
             settling: FuturesUnordered::new(),
             chores: FuturesUnordered::new(),
+            gaps: Gaps::default(),
             closing: None,
         }
     }
@@ -211,7 +214,11 @@ impl Driver {
                 let _ = self.session.refuse(batch, code.name(), &detail);
             }
             Wake::Chore(Chore::Renewed(answer)) => self.session.renewed(answer),
-            Wake::Chore(Chore::GapKept { boot, range }) => self.session.confirm_gap(boot, range),
+            Wake::Chore(Chore::GapKept { boot, range }) => {
+                self.session.confirm_gap(boot, range);
+                self.gaps.done();
+                self.keep_next_gap();
+            }
             Wake::Board => self.tell(),
             Wake::Timer => self.session.handle_timeout(now, wall),
         }
@@ -252,14 +259,13 @@ impl Driver {
                 }
                 CollectorEvent::Renew { csr_der } => {
                     let renewal = chores::renew(Arc::clone(&self.deps), self.peer.clone(), csr_der);
-                    self.begin(async move { Chore::Renewed(renewal.await) });
+                    self.chores.push(Box::pin(async move { Chore::Renewed(renewal.await) }));
                 }
                 CollectorEvent::Gap { boot, range } => {
-                    let kept = chores::keep_gap(Arc::clone(&self.deps), self.probe(), boot, range);
-                    self.begin(async move {
-                        kept.await;
-                        Chore::GapKept { boot, range }
-                    });
+                    if !self.gaps.report(boot, range) {
+                        self.close(CloseReason::Other("the probe reports gaps without end".to_owned()));
+                    }
+                    self.keep_next_gap();
                 }
                 CollectorEvent::Goodbye { reason } => {
                     info!(probe.id = %self.probe(), reason, "a probe says goodbye; its work moves");
@@ -287,12 +293,13 @@ impl Driver {
         self.greeting = Some(Box::pin(chores::greet(Arc::clone(&self.deps), self.probe(), hello)));
     }
 
-    fn begin(&mut self, chore: impl Future<Output = Chore> + Send + 'static) {
-        if self.chores.len() >= CHORES_MAX {
-            self.close(CloseReason::Other(format!("more than {CHORES_MAX} gaps and renewals are under way")));
-            return;
-        }
-        self.chores.push(Box::pin(chore));
+    fn keep_next_gap(&mut self) {
+        let Some((boot, range)) = self.gaps.begin() else { return };
+        let kept = chores::keep_gap(Arc::clone(&self.deps), self.probe(), boot, range);
+        self.chores.push(Box::pin(async move {
+            kept.await;
+            Chore::GapKept { boot, range }
+        }));
     }
 
     /// Hands the oldest waiting batch to ingest; one at a time, so that ingest's queue is the bound.
@@ -316,7 +323,9 @@ impl Driver {
                 Some(told) => sonde_scheduler::diff(told, &newest),
                 None => AssignmentUpdate::Snapshot(Assignment::clone(&newest)),
             };
-            self.session.push(update);
+            for part in slices::cut(update, self.session.held_generation()) {
+                self.session.push(part);
+            }
             self.told = Some(newest);
         } else if newest.generation == held {
             self.told = Some(newest);

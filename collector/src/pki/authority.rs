@@ -16,6 +16,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::files;
+use crate::config::CERTIFICATE_LIFETIME_S_DEFAULT;
 
 /// Lifetime of the CA of one machine: 10 years of 365.25 days.
 const CA_LIFETIME_S: u64 = 315_576_000;
@@ -62,6 +63,7 @@ pub struct Authority {
     spki_sha256: [u8; 32],
     issuer: Issuer<'static, KeyPair>,
     trust_domain: String,
+    lifetime_s: u64,
 }
 
 impl std::fmt::Debug for Authority {
@@ -86,6 +88,17 @@ impl Authority {
         &self.trust_domain
     }
 
+    /// The same authority, whose certificates for probes and collectors are good for `lifetime`.
+    #[must_use]
+    pub fn with_lifetime(self, lifetime: Duration) -> Self {
+        Self { lifetime_s: lifetime.as_secs(), ..self }
+    }
+
+    /// How long the certificates of probes and collectors are good for, in seconds.
+    pub(super) fn lifetime_s(&self) -> u64 {
+        self.lifetime_s
+    }
+
     pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
         &self.issuer
     }
@@ -98,7 +111,8 @@ impl Authority {
             )));
         }
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Self { certificate, spki_sha256, issuer, trust_domain: trust_domain.to_owned() })
+        let trust_domain = trust_domain.to_owned();
+        Ok(Self { certificate, spki_sha256, issuer, trust_domain, lifetime_s: CERTIFICATE_LIFETIME_S_DEFAULT })
     }
 }
 
@@ -180,11 +194,13 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
-/// Lets a certificate begin [`BACKDATED_S`] before `now` and end `lifetime_s` after it, in whole seconds.
+/// Lets a certificate begin [`BACKDATED_S`], or a tenth of its life, before `now` and end `lifetime_s` after it, in whole seconds.
 pub(super) fn set_validity(params: &mut CertificateParams, now: Wall, lifetime_s: u64) {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let now_s = u64::try_from(now.0.div_euclid(1_000_000)).unwrap_or(0);
-    params.not_before = epoch + Duration::from_secs(now_s.saturating_sub(BACKDATED_S));
+    // A short life begins almost now: its holder renews it at half-time, which must lie ahead.
+    let backdated_s = BACKDATED_S.min(lifetime_s / 10);
+    params.not_before = epoch + Duration::from_secs(now_s.saturating_sub(backdated_s));
     params.not_after = epoch + Duration::from_secs(now_s.saturating_add(lifetime_s));
 }
 

@@ -9,8 +9,6 @@ use x509_parser::prelude::FromDer as _;
 use super::authority::{Authority, PkiError, common_name, ends_at, random_serial, set_validity, sha256};
 use super::identity::probe_uri;
 
-/// Lifetime of a probe's certificate: 24 h.
-pub const PROBE_LIFETIME_S: u64 = 86_400;
 /// Largest certificate request in bytes; one for a P-256 key has about 300.
 pub const CSR_BYTES_MAX: usize = 8 * 1024;
 
@@ -75,7 +73,7 @@ pub struct IssuedProbe {
 }
 
 impl Authority {
-    /// Signs a certificate of 24 h for `subject`.
+    /// Signs a certificate for `subject`.
     ///
     /// # Errors
     /// When the random generator or the certificate library fails.
@@ -90,12 +88,12 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(serial.clone());
-        set_validity(&mut params, now, PROBE_LIFETIME_S);
+        set_validity(&mut params, now, self.lifetime_s());
         let certificate = params.signed_by(&key.key, self.issuer())?;
         Ok(IssuedProbe {
             certificate_der: certificate.der().to_vec(),
             serial: serial.to_bytes(),
-            expires_at: ends_at(now, PROBE_LIFETIME_S),
+            expires_at: ends_at(now, self.lifetime_s()),
             key_sha256: key.sha256,
         })
     }

@@ -11,6 +11,6 @@ mod verify;
 
 pub use authority::{Authority, BUNDLE_VERSION, CA_FILE, CA_KEY_FILE, PkiError, ensure_ca, sha256};
 pub use identity::{ProbeIdentity, SpiffeError};
-pub use issue::{CSR_BYTES_MAX, IssuedProbe, PROBE_LIFETIME_S, ProbeSubject, ProvenKey};
+pub use issue::{CSR_BYTES_MAX, IssuedProbe, ProbeSubject, ProvenKey};
 pub use server::ServerIdentity;
 pub use verify::{DenySet, ProbeVerifier};

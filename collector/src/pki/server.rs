@@ -15,9 +15,6 @@ use sonde_proto::model::time::Wall;
 use super::authority::{Authority, PkiError, common_name, ends_at, random_serial, set_validity};
 use super::identity::collector_uri;
 
-/// Lifetime of a collector's certificate: 24 h.
-const SERVER_LIFETIME_S: u64 = 86_400;
-
 /// The current certificate and key, for every handshake.
 #[derive(Debug)]
 pub struct ServerIdentity {
@@ -47,9 +44,14 @@ impl ServerIdentity {
         self.current.load().key.cert.clone()
     }
 
+    /// When half of its life is over.
+    pub fn renew_at(&self) -> Wall {
+        self.current.load().renew_at
+    }
+
     /// Whether half of its life is over.
     pub fn needs_renewal(&self, now: Wall) -> bool {
-        now >= self.current.load().renew_at
+        now >= self.renew_at()
     }
 
     /// Replaces the certificate and its key for all handshakes from now on.
@@ -84,12 +86,12 @@ fn make(authority: &Authority, collector_id: &str, names: &[String], now: Wall) 
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
     params.serial_number = Some(random_serial()?);
-    set_validity(&mut params, now, SERVER_LIFETIME_S);
+    set_validity(&mut params, now, authority.lifetime_s());
     let certificate = params.signed_by(&key, authority.issuer())?;
     let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     // The CA goes with it, so that a joining probe can find the key that its join string pins.
     let chain = vec![certificate.der().clone(), authority.certificate().clone()];
     let key = CertifiedKey::from_der(chain, private, &rustls::crypto::aws_lc_rs::default_provider())?;
-    let renew_at = ends_at(now, SERVER_LIFETIME_S / 2);
+    let renew_at = ends_at(now, authority.lifetime_s() / 2);
     Ok(Current { key: Arc::new(key), renew_at })
 }

@@ -24,7 +24,8 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use sonde_proto::model::InvalidField;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::Connection as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
 
 use crate::config;
 
@@ -45,6 +46,12 @@ pub use workspaces::{WORKSPACES_MAX, WorkspaceRow};
 const CONNECTIONS_MAX: u32 = 16;
 /// Wait for a free or new connection. Longer than any statement that a healthy store needs.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait of a task of the collector's own for one answer, which a healthy store gives within milliseconds.
+pub const ANSWER_MAX: Duration = Duration::from_secs(4);
+/// The same for what reads or writes the whole configuration.
+pub const LARGE_ANSWER_MAX: Duration = Duration::from_secs(12);
+/// How long a connection that somebody gave back may take to show that it still works.
+const RELEASE_MAX: Duration = Duration::from_secs(5);
 /// Longest statement, in milliseconds, as Postgres itself counts it.
 const STATEMENT_TIMEOUT_MS: &str = "10000";
 /// Longest wait for a row that somebody else holds, in milliseconds.
@@ -67,6 +74,7 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            .after_release(|connection, _| Box::pin(still_works(connection)))
             .connect_lazy_with(connect_options(config)?);
         Ok(Self { pool })
     }
@@ -85,10 +93,13 @@ impl Store {
     /// Asks whether the store answers.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when it does not.
+    /// [`StoreError::Unavailable`] when it does not within [`ANSWER_MAX`].
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("select 1").execute(&self.pool).await?;
-        Ok(())
+        within(ANSWER_MAX, async {
+            sqlx::query("select 1").execute(&self.pool).await?;
+            Ok(())
+        })
+        .await
     }
 
     /// Brings the tables to the state that this build needs. Safe to run on several collectors at once.
@@ -103,6 +114,27 @@ impl Store {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Waits for an answer of the store, but not for ever. Postgres counts the time of a statement itself; only the caller
+/// notices that Postgres hangs or that the network swallows what it says.
+///
+/// # Errors
+/// That of `call`, or [`StoreError::Unavailable`] when `limit` has passed; whether the call took effect is not known then.
+pub async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let overdue = |_| {
+        let text = format!("no answer within {} s", limit.as_secs());
+        StoreError::from(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
+    };
+    tokio::time::timeout(limit, call).await.map_err(overdue)?
+}
+
+/// Whether the pool may keep a connection. One whose caller gave up may hang for ever, and with it a place in the pool.
+async fn still_works(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let overdue = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, "the connection does not answer any more");
+    // An error, and not `false`: only after an error does the pool close without a word to the other end.
+    tokio::time::timeout(RELEASE_MAX, connection.ping()).await.map_err(overdue)??;
+    Ok(true)
 }
 
 /// A URL as connection options, with the walls that hold for every connection.

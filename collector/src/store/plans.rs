@@ -15,10 +15,11 @@ use super::{Store, StoreError};
 use crate::authz::Workspace;
 
 impl Store {
-    /// The newest assignment of every probe that ever had one and is not revoked.
+    /// The newest assignment of every probe that ever had one and is not revoked. One that cannot be read back is reported
+    /// and counts as empty, under its generation: the plan is made anew then, and no other probe suffers.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] when one cannot be read back, [`StoreError::Unavailable`].
+    /// [`StoreError::Unavailable`] when Postgres is away.
     pub async fn assignments(&self, _task: &Workspace) -> Result<BTreeMap<ProbeId, Assignment>, StoreError> {
         let rows = sqlx::query(
             "select probe_id, generation, assignment from plans
@@ -31,7 +32,10 @@ impl Store {
             let probe = ProbeId(row.try_get::<Uuid, _>("probe_id")?);
             let generation: i64 = row.try_get("generation")?;
             let bytes: Vec<u8> = row.try_get("assignment")?;
-            let mut assignment = decode(&bytes).map_err(|source| StoreError::corrupt("plan", probe, source))?;
+            let mut assignment = decode(&bytes).unwrap_or_else(|fault| {
+                tracing::error!(probe.id = %probe, %fault, "a stored assignment cannot be read; it is planned anew");
+                Assignment::default()
+            });
             assignment.generation = Generation(generation.unsigned_abs());
             out.insert(probe, assignment);
         }

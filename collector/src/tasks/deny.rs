@@ -10,7 +10,7 @@ use tracing::info;
 use super::{Health, pause};
 use crate::authz::{Task, Workspace};
 use crate::fleet::Fleet;
-use crate::store::Store;
+use crate::store::{ANSWER_MAX, Store, within};
 
 /// A revocation must hold within 5 s; a lost query still leaves time for a second one.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -19,7 +19,8 @@ const PERIOD: Duration = Duration::from_secs(2);
 pub async fn run(state: Arc<Fleet>, store: Arc<Store>, mut stop: watch::Receiver<bool>) {
     let mut health = Health::new("reading which probes are revoked");
     loop {
-        if let Some(revoked) = health.note(store.revoked_probes(&Workspace::system(Task::Deny)).await) {
+        let asked = Workspace::system(Task::Deny);
+        if let Some(revoked) = health.note(within(ANSWER_MAX, store.revoked_probes(&asked)).await) {
             for probe in state.denied.learn(&revoked) {
                 state.registry.cut(probe, &CloseReason::Revoked);
                 state.presence.forget(probe);

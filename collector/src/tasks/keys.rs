@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::{Health, pause};
 use crate::admin::auth::Auth;
-use crate::store::Store;
+use crate::store::{ANSWER_MAX, Store, within};
 
 /// How long a key that was revoked elsewhere may go on here.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -16,7 +16,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub async fn run(auth: Arc<Auth>, store: Arc<Store>, mut stop: watch::Receiver<bool>) {
     let mut health = Health::new("reading the API keys");
     loop {
-        health.note(auth.reload(&store).await);
+        health.note(within(ANSWER_MAX, auth.reload(&store)).await);
         if !pause(PERIOD, &mut stop).await {
             return;
         }

@@ -40,12 +40,14 @@ impl Health {
     pub(crate) fn note<T, E: Display>(&mut self, outcome: Result<T, E>) -> Option<T> {
         match outcome {
             Ok(value) => {
+                metrics::gauge!("sonde_collector_task_failing", "task" => self.work).set(0.0);
                 if std::mem::take(&mut self.is_failing) {
                     info!(work = self.work, "works again");
                 }
                 Some(value)
             }
             Err(error) => {
+                metrics::gauge!("sonde_collector_task_failing", "task" => self.work).set(1.0);
                 if !std::mem::replace(&mut self.is_failing, true) {
                     warn!(work = self.work, %error, "fails; trying on");
                 }

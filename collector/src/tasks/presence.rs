@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::{Health, pause};
 use crate::authz::{Task, Workspace};
 use crate::fleet::Fleet;
-use crate::store::Store;
+use crate::store::{ANSWER_MAX, Store, within};
 
 /// Distance between two writes.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -23,7 +23,8 @@ pub async fn run(state: Arc<Fleet>, store: Arc<Store>, mut stop: watch::Receiver
         if heard.is_empty() {
             continue;
         }
-        let written = store.record_heard(&Workspace::system(Task::Presence), &heard).await;
+        let workspace = Workspace::system(Task::Presence);
+        let written = within(ANSWER_MAX, store.record_heard(&workspace, &heard)).await;
         if health.note(written).is_none() {
             state.presence.put_back(&heard);
         }

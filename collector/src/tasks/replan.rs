@@ -12,7 +12,7 @@ use sonde_proto::model::check::Protocol;
 use sonde_proto::model::id::ConfigVersion;
 use sonde_proto::model::time::Mono;
 use tokio::sync::watch;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::Health;
 use crate::authz::{Task, Workspace};
@@ -21,7 +21,7 @@ use crate::fleet::Fleet;
 use crate::fleet::presence::Seen;
 use crate::ingest::Rights;
 use crate::stop::stopped;
-use crate::store::{Hints, Store, StoreError};
+use crate::store::{ANSWER_MAX, Hints, LARGE_ANSWER_MAX, Store, StoreError, within};
 
 use planner::{Planner, rights};
 
@@ -29,6 +29,9 @@ use planner::{Planner, rights};
 const POLL_PERIOD: Duration = Duration::from_secs(1);
 /// How long samples of a check are admitted after it was changed or deleted: a probe may hold them for as long as this.
 const LATE: Duration = Duration::from_secs(48 * 3_600);
+/// A pause between two looks that is this much longer than [`POLL_PERIOD`] means that nobody could be heard meanwhile: the
+/// machine slept, or this process was stopped.
+const STALL: Duration = Duration::from_secs(5);
 /// Pause before hints are asked for again after they broke off.
 const HINTS_RETRY: Duration = Duration::from_secs(5);
 
@@ -47,11 +50,15 @@ pub struct ReplanDeps {
 
 /// Runs until `stop` turns true.
 pub async fn run(deps: ReplanDeps, mut stop: watch::Receiver<bool>) {
-    let mut task = Replan { planner: None, version: None, has_published: false, health: Health::new("planning"), deps };
+    let looked_at = deps.clock.now();
+    let health = Health::new("planning");
+    let mut task = Replan { planner: None, version: None, has_published: false, looked_at, health, deps };
     let mut fleet = task.deps.state.presence.changes();
     let mut hints = HintSource::default();
     loop {
+        task.excuse_silence();
         let outcome = task.look().await;
+        task.looked_at = task.deps.clock.now();
         task.health.note(outcome);
         let pause = task.pause();
         tokio::select! {
@@ -70,6 +77,8 @@ struct Replan {
     planner: Option<Planner>,
     version: Option<ConfigVersion>,
     has_published: bool,
+    /// End of the last look.
+    looked_at: Mono,
     health: Health,
 }
 
@@ -87,9 +96,22 @@ impl Replan {
         self.save(&workspace).await
     }
 
+    /// After a stall of our own every probe seems silent, and none has to be.
+    fn excuse_silence(&self) {
+        let now = self.deps.clock.now();
+        let stalled = now.since(self.looked_at);
+        if stalled > STALL {
+            warn!(
+                seconds = stalled.as_secs(),
+                "this process did not run for a while; every probe keeps its work for now"
+            );
+            self.deps.state.presence.excuse(self.looked_at, now);
+        }
+    }
+
     async fn begin(&self, workspace: &Workspace) -> Result<Planner, StoreError> {
-        let held = self.deps.store.assignments(workspace).await?;
-        let probes = self.deps.store.probes(workspace).await?;
+        let held = within(LARGE_ANSWER_MAX, self.deps.store.assignments(workspace)).await?;
+        let probes = within(ANSWER_MAX, self.deps.store.probes(workspace)).await?;
         let now = self.deps.clock.now();
         let working = probes.iter().filter(|probe| held.get(&probe.id).is_some_and(|a| !a.checks.is_empty()));
         for probe in working {
@@ -111,18 +133,19 @@ impl Replan {
     /// Reads intent and probes when they may have changed.
     async fn read(&mut self, workspace: &Workspace) -> Result<(), StoreError> {
         let Some(planner) = &mut self.planner else { return Ok(()) };
-        let version = self.deps.store.config_version().await?;
-        let working = self.deps.state.presence.working(self.deps.clock.now());
+        let version = within(ANSWER_MAX, self.deps.store.config_version()).await?;
+        let known = self.deps.state.presence.known(self.deps.clock.now());
         if self.version != Some(version) {
-            let intent = self.deps.store.intent(workspace, LATE).await?;
+            let intent = within(LARGE_ANSWER_MAX, self.deps.store.intent(workspace, LATE)).await?;
             // First the rights, then the work: no probe may be refused for what it was told to do.
             self.deps.rights.store(Arc::new(rights(&intent)));
             planner.set_intent(&intent);
-            planner.set_probes(self.deps.store.probes(workspace).await?);
+            planner.set_probes(within(ANSWER_MAX, self.deps.store.probes(workspace)).await?);
             info!(version = version.0, checks = intent.len(), "the configuration has changed");
             self.version = Some(version);
-        } else if working.keys().any(|probe| !planner.knows(*probe)) {
-            planner.set_probes(self.deps.store.probes(workspace).await?);
+            metrics::gauge!("sonde_collector_config_version").set(count(version.0));
+        } else if known.keys().any(|probe| !planner.knows(*probe)) {
+            planner.set_probes(within(ANSWER_MAX, self.deps.store.probes(workspace)).await?);
         }
         Ok(())
     }
@@ -133,14 +156,18 @@ impl Replan {
         if self.version.is_none() {
             return;
         }
-        let working = self.deps.state.presence.working(self.deps.clock.now());
-        let has_changed = planner.replan(&working, self.deps.clock.wall());
+        let now = self.deps.clock.now();
+        let known = self.deps.state.presence.known(now);
+        let has_changed = planner.replan(&known, now, self.deps.clock.wall());
+        let live = known.values().filter(|seen| seen.heard_at.is_some() && seen.keeps_work(now)).count();
+        metrics::gauge!("sonde_collector_probes_live").set(count(live));
         // After a restart nothing may have changed, and still nobody knows it yet.
         let is_first = !std::mem::replace(&mut self.has_published, true);
         if has_changed || is_first {
-            debug!(probes = working.len(), "assignments have changed");
+            debug!(probes = known.len(), "assignments have changed");
             self.deps.state.board.publish(planner.assignments());
             metrics::counter!("sonde_collector_plans_total").increment(1);
+            metrics::gauge!("sonde_collector_checks_unplaced").set(count(planner.unplaced()));
         }
     }
 
@@ -153,7 +180,7 @@ impl Replan {
             return Ok(());
         }
         let rows = unsaved.iter().map(|(probe, assignment)| (*probe, &**assignment));
-        self.deps.store.record_assignments(workspace, rows).await?;
+        within(LARGE_ANSWER_MAX, self.deps.store.record_assignments(workspace, rows)).await?;
         planner.saved(&unsaved);
         Ok(())
     }
@@ -164,6 +191,11 @@ impl Replan {
         let loss = self.deps.state.presence.next_loss(now).map_or(POLL_PERIOD, |at| at.since(now));
         loss.min(POLL_PERIOD)
     }
+}
+
+/// A count as a gauge takes it; beyond four thousand millions it stands still.
+fn count(value: impl TryInto<u32>) -> f64 {
+    f64::from(value.try_into().unwrap_or(u32::MAX))
 }
 
 /// Hints of the store, asked for again when they break off.

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sonde_proto::model::assignment::Assignment;
-use sonde_proto::model::id::{Generation, ProbeId};
-use sonde_proto::model::time::Wall;
+use sonde_proto::model::id::{Generation, ProbeId, RegionId};
+use sonde_proto::model::time::{Mono, Wall};
 use sonde_scheduler::{CheckIntent, Fleet, FleetProbe, Intent, Placement, Plan, Reason, plan};
 
-use crate::fleet::board::Assignments;
+use crate::fleet::board::{Assignments, GENERATION_STEP};
 use crate::fleet::presence::Seen;
 use crate::ingest::{CheckRight, Rights};
 use crate::store::{IntentRow, ProbeRow};
@@ -78,10 +78,10 @@ impl Planner {
         self.probes.contains_key(&probe)
     }
 
-    /// Plans for the probes that are there. Returns whether any assignment has changed.
-    pub(super) fn replan(&mut self, working: &BTreeMap<ProbeId, Seen>, wall: Wall) -> bool {
-        let fleet = self.fleet(working);
-        let is_behind = working.iter().any(|(probe, seen)| self.knows(*probe) && seen.held > self.generation(*probe));
+    /// Plans for the probes that are known to be there. Returns whether any assignment has changed.
+    pub(super) fn replan(&mut self, known: &BTreeMap<ProbeId, Seen>, now: Mono, wall: Wall) -> bool {
+        let fleet = self.fleet(known, now);
+        let is_behind = known.iter().any(|(probe, seen)| self.knows(*probe) && seen.held > self.generation(*probe));
         if !self.is_stale && !is_behind && fleet == self.plan.fleet {
             return false;
         }
@@ -92,7 +92,7 @@ impl Planner {
         let mut has_changed = self.current.len() != count;
         let probes: BTreeSet<ProbeId> = self.current.keys().chain(fleet.probes.keys()).copied().collect();
         for probe in probes {
-            let held = working.get(&probe).map(|seen| seen.held).unwrap_or_default();
+            let held = known.get(&probe).map(|seen| seen.held).unwrap_or_default();
             if let Some(next) = self.next_assignment(probe, held, wall) {
                 self.current.insert(probe, Arc::new(next));
                 self.unsaved.insert(probe);
@@ -105,6 +105,11 @@ impl Planner {
     /// The assignments as they are now.
     pub(super) fn assignments(&self) -> Assignments {
         Arc::new(self.current.clone())
+    }
+
+    /// Pairs of check and region that nobody runs.
+    pub(super) fn unplaced(&self) -> usize {
+        self.plan.placements.values().filter(|placement| placement.probe().is_none()).count()
     }
 
     /// Those that the store does not know yet.
@@ -126,16 +131,21 @@ impl Planner {
         self.current.get(&probe).map(|assignment| assignment.generation).unwrap_or_default()
     }
 
-    /// Drained probes stay enrolled and connected, and have no work.
-    fn fleet(&self, working: &BTreeMap<ProbeId, Seen>) -> Fleet {
-        let mut fleet = Fleet::default();
-        for (probe, seen) in working {
-            let Some(row) = self.probes.get(probe).filter(|row| !row.drained) else { continue };
-            let member =
-                FleetProbe { region: row.region.clone(), weight: row.weight, capabilities: seen.capabilities.clone() };
-            fleet.probes.insert(*probe, member);
-        }
-        fleet
+    /// Who may have work: in each region the probes that were heard lately or, when there is none, those that are
+    /// silent. Drained probes stay enrolled and connected, and have no work.
+    fn fleet(&self, known: &BTreeMap<ProbeId, Seen>, now: Mono) -> Fleet {
+        let enrolled = || {
+            let rows = known.iter().filter_map(|(probe, seen)| Some((*probe, seen, self.probes.get(probe)?)));
+            rows.filter(|(_, _, row)| !row.drained)
+        };
+        let served: BTreeSet<&RegionId> =
+            enrolled().filter(|(_, seen, _)| seen.keeps_work(now)).map(|(_, _, row)| &row.region).collect();
+        let members = enrolled().filter(|(_, seen, row)| seen.keeps_work(now) || !served.contains(&row.region));
+        let probes = members.map(|(probe, seen, row)| {
+            let capabilities = seen.capabilities.clone();
+            (probe, FleetProbe { region: row.region.clone(), weight: row.weight, capabilities })
+        });
+        Fleet { probes: probes.collect() }
     }
 
     /// What a probe has to run from now on, or `None` when that is what it has.
@@ -143,10 +153,13 @@ impl Planner {
     /// New entries begin at their first slot from now on: the agenda of a probe still runs a slot that passed while
     /// the message was under way, and the probe that loses a check drops it when it is told. So a move may run a
     /// slot twice, which the store shows once, but never drops one.
+    ///
+    /// A generation is at least the instant, in microseconds, at which it was made. A collector that dies before its
+    /// plans are kept leaves numbers behind that probes know and the store does not; they must never name other work.
     fn next_assignment(&self, probe: ProbeId, held: Generation, wall: Wall) -> Option<Assignment> {
         let previous = self.current.get(&probe).map(|assignment| &**assignment);
         let newest = self.generation(probe);
-        let next = Generation(newest.max(held).0 + 1);
+        let next = Generation((newest.max(held).0 + GENERATION_STEP).max(wall.0.unsigned_abs()));
         let assignment = self.plan.assignment(probe, &self.intent, next, wall, previous);
         let is_same = match previous {
             Some(previous) => previous.checks == assignment.checks,

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use sonde_proto::model::check::{CheckDraft, CheckSpec, KindDraft, Protocol};
 use sonde_proto::model::id::{CheckId, RegionId, WorkspaceId};
-use sonde_proto::model::time::Mono;
 use uuid::Uuid;
 
 use super::*;
 
 const NOW: Wall = Wall(1_800_000_000_000_000);
+const MONO: Mono = Mono(1_000_000);
 
 fn region() -> RegionId {
     RegionId::new("eu-west").unwrap()
@@ -39,7 +39,7 @@ fn row(number: u128) -> ProbeRow {
 fn seen(held: u64) -> Seen {
     Seen {
         region: region(),
-        heard: Mono(0),
+        heard: MONO,
         heard_at: Some(NOW),
         version: String::new(),
         capabilities: BTreeSet::from([Protocol::Http, Protocol::Tcp]),
@@ -93,20 +93,20 @@ fn owners(planner: &Planner) -> BTreeMap<CheckId, ProbeId> {
 #[test]
 fn every_check_has_one_probe_and_nothing_changes_without_a_cause() {
     let (mut planner, working) = planner(3);
-    assert!(planner.replan(&working, NOW));
+    assert!(planner.replan(&working, MONO, NOW));
     assert_eq!(owners(&planner).len(), 20);
-    assert!(!planner.replan(&working, NOW + Duration::from_secs(1)));
+    assert!(!planner.replan(&working, MONO, NOW + Duration::from_secs(1)));
     planner.set_intent(&checks());
-    assert!(!planner.replan(&working, NOW + Duration::from_secs(2)), "the same intent is no cause");
+    assert!(!planner.replan(&working, MONO, NOW + Duration::from_secs(2)), "the same intent is no cause");
 }
 
 #[test]
 fn the_work_of_a_lost_probe_moves_and_no_other() {
     let (mut planner, mut working) = planner(3);
-    planner.replan(&working, NOW);
+    planner.replan(&working, MONO, NOW);
     let before = owners(&planner);
     working.remove(&probe(2));
-    assert!(planner.replan(&working, NOW + Duration::from_secs(20)));
+    assert!(planner.replan(&working, MONO, NOW + Duration::from_secs(20)));
     let after = owners(&planner);
     assert_eq!(after.len(), 20);
     for (check, owner) in &before {
@@ -118,13 +118,13 @@ fn the_work_of_a_lost_probe_moves_and_no_other() {
 #[test]
 fn a_drained_probe_has_no_work_and_gets_it_back() {
     let (mut planner, working) = planner(2);
-    planner.replan(&working, NOW);
+    planner.replan(&working, MONO, NOW);
     let before = owners(&planner);
     planner.set_probes(vec![row(1), ProbeRow { drained: true, ..row(2) }]);
-    assert!(planner.replan(&working, NOW));
+    assert!(planner.replan(&working, MONO, NOW));
     assert!(owners(&planner).values().all(|owner| *owner == probe(1)));
     planner.set_probes(vec![row(1), row(2)]);
-    assert!(planner.replan(&working, NOW));
+    assert!(planner.replan(&working, MONO, NOW));
     let after = owners(&planner);
     assert_eq!(after.len(), 20);
     // What a full probe had turned away before may stay where it went; the rest comes back.
@@ -135,10 +135,10 @@ fn a_drained_probe_has_no_work_and_gets_it_back() {
 #[test]
 fn a_revoked_probe_disappears() {
     let (mut planner, mut working) = planner(2);
-    planner.replan(&working, NOW);
+    planner.replan(&working, MONO, NOW);
     planner.set_probes(vec![row(1), ProbeRow { revoked_at: Some(NOW), ..row(2) }]);
     working.remove(&probe(2));
-    assert!(planner.replan(&working, NOW));
+    assert!(planner.replan(&working, MONO, NOW));
     assert!(!planner.assignments().contains_key(&probe(2)));
     assert_eq!(owners(&planner).len(), 20);
 }
@@ -146,12 +146,12 @@ fn a_revoked_probe_disappears() {
 #[test]
 fn a_change_leaves_the_entries_of_other_checks_alone() {
     let (mut planner, working) = planner(1);
-    planner.replan(&working, NOW);
+    planner.replan(&working, MONO, NOW);
     let before = Arc::clone(&planner.assignments()[&probe(1)]);
     let mut changed = checks();
     changed[4] = check(5, 443);
     planner.set_intent(&changed);
-    assert!(planner.replan(&working, NOW + Duration::from_secs(600)));
+    assert!(planner.replan(&working, MONO, NOW + Duration::from_secs(600)));
     let after = Arc::clone(&planner.assignments()[&probe(1)]);
     assert!(after.generation > before.generation);
     let differing = after.checks.iter().filter(|(check, entry)| before.checks.get(check) != Some(entry));
@@ -164,36 +164,74 @@ fn a_change_leaves_the_entries_of_other_checks_alone() {
 #[test]
 fn a_restart_neither_moves_work_nor_sends_it_again() {
     let (mut planner, working) = planner(3);
-    planner.replan(&working, NOW);
+    planner.replan(&working, MONO, NOW);
     let before = planner.assignments();
     let held = before.iter().map(|(probe, assignment)| (*probe, Assignment::clone(assignment))).collect();
     let rows: Vec<ProbeRow> = (1..=3).map(row).collect();
     let mut next = Planner::resume(held, &rows);
     next.set_intent(&checks());
     next.set_probes(rows);
-    assert!(!next.replan(&working, NOW + Duration::from_secs(60)));
+    assert!(!next.replan(&working, MONO, NOW + Duration::from_secs(60)));
     assert_eq!(next.assignments(), before);
 }
 
 #[test]
 fn a_probe_that_holds_more_than_the_store_knows_gets_a_newer_generation() {
     let (mut planner, mut working) = planner(1);
-    planner.replan(&working, NOW);
-    working.insert(probe(1), seen(41));
-    assert!(planner.replan(&working, NOW));
-    assert_eq!(planner.assignments()[&probe(1)].generation, Generation(42));
-    working.insert(probe(1), seen(42));
-    assert!(!planner.replan(&working, NOW));
+    planner.replan(&working, MONO, NOW);
+    let held = planner.assignments()[&probe(1)].generation.0 + 7_000;
+    working.insert(probe(1), seen(held));
+    assert!(planner.replan(&working, MONO, NOW));
+    let next = planner.assignments()[&probe(1)].generation;
+    assert_eq!(next, Generation(held + GENERATION_STEP));
+    working.insert(probe(1), seen(next.0));
+    assert!(!planner.replan(&working, MONO, NOW));
+}
+
+#[test]
+fn a_generation_that_was_lost_never_names_other_work() {
+    let rows: Vec<ProbeRow> = vec![row(1)];
+    let (mut planner, working) = planner(1);
+    planner.replan(&working, MONO, NOW);
+    let saved: BTreeMap<_, _> =
+        planner.assignments().iter().map(|(probe, assignment)| (*probe, Assignment::clone(assignment))).collect();
+    // The probe is told of a change, then the collector dies before it keeps that.
+    planner.set_intent(&checks()[..19]);
+    assert!(planner.replan(&working, MONO, NOW + Duration::from_secs(1)));
+    let told = planner.assignments()[&probe(1)].generation;
+    // The next life makes another change before it hears from the probe.
+    let mut next = Planner::resume(saved, &rows);
+    next.set_intent(&checks()[..5]);
+    next.set_probes(rows);
+    assert!(next.replan(&working, MONO, NOW + Duration::from_secs(3)));
+    let newest = next.assignments()[&probe(1)].generation;
+    assert!(newest > told, "{newest} would be taken for {told}, which is other work");
+}
+
+#[test]
+fn the_last_probes_of_a_region_keep_their_work_until_somebody_else_is_there() {
+    let (mut planner, mut known) = planner(2);
+    planner.replan(&known, MONO, NOW);
+    let before = planner.assignments();
+    let later = MONO + Duration::from_secs(60);
+    assert!(!planner.replan(&known, later, NOW + Duration::from_secs(60)), "both are silent: nothing would be won");
+    assert_eq!(planner.assignments(), before);
+    known.get_mut(&probe(2)).unwrap().heard = later;
+    assert!(planner.replan(&known, later, NOW + Duration::from_secs(60)));
+    assert!(owners(&planner).values().all(|owner| *owner == probe(2)), "one is back and takes over");
+    known.clear();
+    assert!(planner.replan(&known, later, NOW + Duration::from_secs(1_000)), "silent for too long");
+    assert!(owners(&planner).is_empty());
 }
 
 #[test]
 fn what_was_not_saved_is_offered_until_it_is() {
     let (mut planner, working) = planner(2);
-    planner.replan(&working, NOW);
+    planner.replan(&working, MONO, NOW);
     let unsaved = planner.unsaved();
     assert_eq!(unsaved.len(), 2);
     planner.set_probes(vec![row(1), ProbeRow { drained: true, ..row(2) }]);
-    planner.replan(&working, NOW);
+    planner.replan(&working, MONO, NOW);
     planner.saved(&unsaved);
     assert_eq!(planner.unsaved().len(), 2, "newer ones than those that were saved");
     planner.saved(&planner.unsaved());

@@ -1,0 +1,116 @@
+//! Every metric of the collector with its meaning, and the recorder that keeps them. Never records one itself.
+//! `docs/guide/metrics.md` says the same for people.
+
+use anyhow::Context as _;
+use metrics::Unit;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Upper ends of the buckets of every duration, in seconds: from an insert over loopback to one that is resolved after
+/// its deadline of 30 s.
+const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// Name and meaning of each counter.
+const COUNTERS: &[(&str, &str)] = &[
+    ("sonde_collector_samples_stored_total", "Samples that ClickHouse has confirmed"),
+    ("sonde_collector_samples_refused_total", "Samples of batches that can never be accepted, by code"),
+    ("sonde_collector_batches_received_total", "Batches that streams have handed to the ingest pipeline"),
+    ("sonde_collector_batches_refused_total", "Batches that can never be accepted, by code"),
+    ("sonde_collector_ingest_joined_total", "Batches that came again while they were in flight"),
+    ("sonde_collector_ingest_inserts_total", "Attempts to insert a group of batches"),
+    ("sonde_collector_ingest_uncertain_total", "Attempts whose outcome had to be asked for"),
+    ("sonde_collector_ingest_partial_total", "Groups of which ClickHouse held a part; must stay 0"),
+    ("sonde_collector_gap_samples_total", "Samples that probes had to forget before they were stored"),
+    ("sonde_collector_late_runs_total", "Runs that began more than a second after their slot, as probes say"),
+    ("sonde_collector_plans_total", "Plans that changed an assignment"),
+    ("sonde_collector_sessions_total", "Streams that were welcomed"),
+    ("sonde_collector_sessions_provisional_total", "Streams that were welcomed without Postgres"),
+    ("sonde_collector_handshakes_failed_total", "TLS handshakes that failed, by port"),
+    ("sonde_collector_connections_refused_total", "Connections turned away because the port was full, by port"),
+    ("sonde_collector_joins_refused_total", "Attempts to join with a token that is not good"),
+    ("sonde_collector_renewals_total", "Certificates of probes that were renewed"),
+    ("sonde_collector_renewals_refused_total", "Renewals that were refused, or put off because Postgres was away"),
+    ("sonde_collector_watchers_lagged_total", "Live views that could not keep up"),
+];
+
+/// Name and meaning of each gauge.
+const GAUGES: &[(&str, &str)] = &[
+    ("sonde_collector_probes_live", "Probes that were heard within the last 15 s"),
+    ("sonde_collector_streams", "Streams that are open here"),
+    ("sonde_collector_checks_unplaced", "Pairs of check and region that no probe runs"),
+    ("sonde_collector_config_version", "Version of the configuration that is planned for"),
+    ("sonde_collector_ingest_batches_in_flight", "Batches admitted and not yet stored"),
+    ("sonde_collector_ingest_groups_in_flight", "Groups that are being inserted or resolved"),
+    ("sonde_collector_ingest_rows_gathered", "Samples that wait for their group to be frozen"),
+    ("sonde_collector_task_failing", "1 while a task of the collector fails at its work, by task"),
+];
+
+/// Name and meaning of each histogram.
+const HISTOGRAMS: &[(&str, &str)] = &[
+    ("sonde_collector_ingest_insert_seconds", "One attempt to insert a group, whatever came of it"),
+    ("sonde_collector_ingest_group_seconds", "From the first attempt to insert a group to the proof that it is stored"),
+];
+
+/// Installs the recorder of this process.
+///
+/// # Errors
+/// When the process has one already.
+pub(super) fn install() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .context("metrics cannot be recorded")?;
+    for (name, meaning) in COUNTERS {
+        metrics::describe_counter!(*name, *meaning);
+    }
+    for (name, meaning) in GAUGES {
+        metrics::describe_gauge!(*name, *meaning);
+    }
+    for (name, meaning) in HISTOGRAMS {
+        metrics::describe_histogram!(*name, Unit::Seconds, *meaning);
+    }
+    Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Every word of `text` that looks like the name of a metric.
+    fn names(text: &str, found: &mut BTreeSet<String>) {
+        for rest in text.split("sonde_collector_").skip(1) {
+            let word: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+            found.insert(format!("sonde_collector_{word}"));
+        }
+    }
+
+    fn names_below(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                names_below(&path, found);
+            } else if !path.ends_with("app/telemetry.rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                for line in
+                    text.lines().filter(|line| ["counter!(", "gauge!(", "histogram!("].iter().any(|m| line.contains(m)))
+                {
+                    names(line, found);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_recorded_is_described_and_documented() {
+        let described: BTreeSet<String> =
+            [COUNTERS, GAUGES, HISTOGRAMS].concat().into_iter().map(|(name, _)| name.to_owned()).collect();
+        let mut recorded = BTreeSet::new();
+        names_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut recorded);
+        assert_eq!(recorded, described);
+        let mut documented = BTreeSet::new();
+        names(include_str!("../../../docs/guide/metrics.md"), &mut documented);
+        assert_eq!(documented, described);
+    }
+}
