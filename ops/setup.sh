@@ -1,11 +1,19 @@
 #!/bin/sh
-# Installs what the project needs from the distribution's packages, and the ClickHouse engine.
+# Installs what the project needs from the distribution's packages, and the ClickHouse engine. Says nothing when all of
+# it is there.
 # usage: ops/setup.sh run|test|bench
 set -eu
 
 purpose=${1:-run}
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/progress.sh"
 missing=
+root_may=
+
+fail() {
+    said "setup: $1"
+    exit 1
+}
 
 # need PACKAGE COMMAND...: the package is missing when one of the commands is.
 need() {
@@ -17,65 +25,107 @@ need() {
 }
 
 has_postgres() {
-    [ -n "${SONDE_PG_BIN:-}" ] && [ -x "$SONDE_PG_BIN/initdb" ] && return 0
-    for dir in /usr/lib/postgresql/*/bin "$(pg_config --bindir 2>/dev/null || true)"; do
+    for dir in /usr/lib/postgresql/*/bin "$(pg_config --bindir 2>/dev/null || :)"; do
         [ -x "$dir/initdb" ] && [ -x "$dir/postgres" ] && [ -x "$dir/createdb" ] && return 0
     done
     return 1
 }
 
-need build-essential cc
-has_postgres || missing="$missing postgresql"
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/sonde/libchdb
-if [ -z "${SONDE_CLICKHOUSE_URL:-}" ] && [ -z "${SONDE_LIBCHDB:-}" ]; then
-    ls "$cache"/*/libchdb.so >/dev/null 2>&1 || need npm npm
-fi
+# Debian's python3 comes without the half of venv that makes an environment.
+has_venv() {
+    python3 -c 'import ensurepip, venv' 2>/dev/null
+}
+
+has_certificates() {
+    [ -s /etc/ssl/certs/ca-certificates.crt ] || [ -s /etc/pki/tls/certs/ca-bundle.crt ] || [ -s /etc/ssl/cert.pem ]
+}
+
+# The engine runs in every test, and in a mesh that no ClickHouse server was named for.
+needs_engine() {
+    [ "$purpose" = test ] || [ -z "${SONDE_CLICKHOUSE_URL:-}" ]
+}
+
+find_missing() {
+    need build-essential cc
+    if [ -n "${SONDE_PG_BIN:-}" ]; then
+        [ -x "$SONDE_PG_BIN/initdb" ] && [ -x "$SONDE_PG_BIN/postgres" ] ||
+            fail "SONDE_PG_BIN is $SONDE_PG_BIN, where there are no initdb and postgres; correct it or unset it"
+    else
+        has_postgres || missing="$missing postgresql"
+    fi
+    if needs_engine && ! "$here/setup-engine.sh" --is-there; then
+        need npm npm
+        has_certificates || missing="$missing ca-certificates"
+    fi
+    case $purpose in
+    test)
+        need curl curl
+        need openssl openssl
+        has_venv || missing="$missing python3-venv"
+        # Contributors who may not send echo requests get a network of their own, which `ip` switches on.
+        need iproute2 ip
+        ;;
+    bench) need wrk wrk ;;
+    esac
+}
+
+# Sets root_may to what makes a command run as root; refuses with the one line that says what to install.
+become_root() {
+    command -v apt-get >/dev/null 2>&1 || fail "install what your system calls these Debian packages, then run this again:$missing"
+    [ "$(id -u)" -ne 0 ] || return 0
+    if command -v sudo >/dev/null 2>&1; then
+        root_may=sudo
+        sudo -n true 2>/dev/null && return 0
+        # Only somebody at a terminal can give a password.
+        if [ -t 0 ] && [ -t 2 ]; then
+            said "setup: these packages are missing, and installing them needs root:$missing"
+            sudo -v && return 0
+        fi
+    fi
+    fail "these packages are missing; let root run: apt-get install$missing"
+}
+
+# Deletes the setting again: it was for our packages only.
+allow_server() {
+    $root_may rm -f "$1/sonde-setup.conf"
+    $root_may rmdir "$1" 2>/dev/null || :
+}
+
+# The package would start a server of its own, which nobody asked for: the project runs a private one.
+forbid_server() {
+    $root_may mkdir -p "$1" && echo 'create_main_cluster = false' | $root_may tee "$1/sonde-setup.conf" >/dev/null
+}
+
+install_missing() {
+    become_root
+    settings=/etc/postgresql-common/createcluster.d
+    case $missing in
+    *postgresql*)
+        trap 'allow_server "$settings"' EXIT
+        trap 'exit 1' HUP INT TERM
+        forbid_server "$settings" || fail "cannot write to $settings"
+        ;;
+    esac
+    # Lists that cannot be renewed are often good enough: what counts is whether the packages arrive.
+    progress "renewing the lists of packages" $root_may apt-get update ||
+        said "setup: going on with the lists of packages that are there"
+    # shellcheck disable=SC2086 # the lists are words on purpose
+    progress "installing$missing" $root_may env DEBIAN_FRONTEND=noninteractive apt-get install -y \
+        --no-install-recommends -o Dpkg::Options::=--force-confold -o DPkg::Lock::Timeout=300 $missing ||
+        fail "these packages could not be installed:$missing"
+}
+
 case $purpose in
-run) ;;
-test)
-    need curl curl
-    need iproute2 ip
-    need python3-venv python3
-    need openssl openssl
-    ;;
-bench) need wrk wrk ;;
+run | test | bench) ;;
 *)
-    echo "ops/setup.sh: unknown purpose \`$purpose\`: use run, test or bench" >&2
+    said "setup: unknown purpose \`$purpose\`: use run, test or bench"
     exit 2
     ;;
 esac
-
-if [ -n "$missing" ]; then
-    as_root=
-    if [ "$(id -u)" -ne 0 ]; then
-        if command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
-            as_root=sudo
-        else
-            echo "Install these packages first:  apt-get install$missing" >&2
-            exit 1
-        fi
-    fi
-    if ! command -v apt-get >/dev/null 2>&1; then
-        echo "Install the equivalents of these Debian packages first:$missing" >&2
-        exit 1
-    fi
-    echo "installing packages:$missing"
-    # The project runs a private Postgres; the package need not start one of its own.
-    if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
-        $as_root mkdir -p /etc/postgresql-common
-        echo 'create_main_cluster = false' | $as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
-    fi
-    log=$(mktemp)
-    # shellcheck disable=SC2086 # the lists are words on purpose
-    if ! { $as_root apt-get update && DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y \
-        --no-install-recommends -o Dpkg::Options::=--force-confold $missing; } >"$log" 2>&1; then
-        tail -n 20 "$log" >&2
-        echo "the packages could not be installed:$missing" >&2
-        exit 1
-    fi
-    rm -f "$log"
-fi
-
-if [ -z "${SONDE_CLICKHOUSE_URL:-}" ] || [ "$purpose" = test ]; then
-    [ -n "${SONDE_LIBCHDB:-}" ] || "$here/setup-engine.sh"
+[ -n "${HOME:-}${XDG_CACHE_HOME:-}" ] || fail "neither HOME nor XDG_CACHE_HOME is set; set one of them"
+command -v "${CARGO:-cargo}" >/dev/null 2>&1 || fail "cargo is missing; install Rust as https://rustup.rs says, then run this again"
+find_missing
+[ -z "$missing" ] || install_missing
+if needs_engine; then
+    "$here/setup-engine.sh"
 fi

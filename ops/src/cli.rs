@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and the way from arguments to an exit code. Holds no behaviour of its own.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::client::{Access, Client};
 use crate::cmd;
 use crate::error::{CliError, Kind, Result};
-use crate::output::Format;
+use crate::output::{self, Format};
 
 /// Operate a Sonde mesh: checks, probes, samples, regions, workspaces, keys, audit.
 ///
@@ -24,18 +25,20 @@ pub struct Cli {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Global {
-    /// Form of the output
-    #[arg(long, short, global = true, value_enum, default_value = "table")]
+    /// Form of the output: table for people, json for programs
+    #[arg(long, short, global = true, value_enum, default_value = "table", value_name = "FORM")]
+    #[arg(hide_possible_values = true)]
     output: Format,
     /// Address of the admin API, https://host:port
-    #[arg(long, global = true, env = "SONDE_ENDPOINT", value_name = "URL")]
+    #[arg(long, global = true, env = "SONDE_ENDPOINT", hide_env_values = true, value_name = "URL")]
     endpoint: Option<String>,
     /// PEM file with the CA certificate of the mesh
-    #[arg(long, global = true, env = "SONDE_CA", value_name = "FILE")]
+    #[arg(long, global = true, env = "SONDE_CA", hide_env_values = true, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// File with the API key
-    #[arg(long, global = true, env = "SONDE_KEY_FILE", value_name = "FILE")]
+    #[arg(long, global = true, env = "SONDE_KEY_FILE", hide_env_values = true, value_name = "FILE")]
     key_file: Option<PathBuf>,
 }
 
@@ -84,12 +87,22 @@ pub fn run() -> ExitCode {
     match runtime.block_on(dispatch(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
-            eprintln!("error: {}", fault.message);
-            if let Some(hint) = &fault.hint {
-                eprintln!("hint: {hint}");
+            if fault.kind != Kind::ReaderGone {
+                say(&fault);
             }
             ExitCode::from(fault.kind.exit_code())
         }
+    }
+}
+
+/// Tells the user, in lines of which none can move the terminal's cursor.
+fn say(fault: &CliError) {
+    // Nothing can be told to somebody who closed standard error.
+    let mut err = std::io::stderr().lock();
+    let message: Vec<String> = fault.message.lines().map(output::plain).collect();
+    let _ = writeln!(err, "error: {}", message.join("\n"));
+    if let Some(hint) = &fault.hint {
+        let _ = writeln!(err, "hint: {}", output::plain(hint));
     }
 }
 

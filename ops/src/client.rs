@@ -25,6 +25,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest answer: 100,000 sample rows of about 200 bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// What to look at when something answers, but not as the admin API does.
+const ADMIN_HINT: &str = "--endpoint or SONDE_ENDPOINT must name the admin port of a running collector of this version";
+
 /// Where the admin API is and how to be let in.
 #[derive(Debug, Clone)]
 pub struct Access {
@@ -146,7 +149,7 @@ impl Client {
             .keep_alive_timeout(Duration::from_secs(10))
             .connect_with_connector(connector)
             .await
-            .map_err(|source| unreachable(&access.endpoint, &source))?;
+            .map_err(|source| unreachable(access, &source))?;
         Ok(Self { service: InterceptedService::new(channel, Bearer(key)) })
     }
 
@@ -170,7 +173,9 @@ fn read_key(path: &Path) -> Result<MetadataValue<Ascii>> {
     let text = std::fs::read_to_string(path).map_err(|source| {
         CliError::new(Kind::Config, format!("key file {} cannot be read: {source}", path.display())).hint(hint)
     })?;
-    let mut value: MetadataValue<Ascii> = format!("Bearer {}", text.trim()).parse().map_err(|_| {
+    let is_one_word = text.split_whitespace().count() == 1;
+    let parsed = format!("Bearer {}", text.trim()).parse::<MetadataValue<Ascii>>().ok().filter(|_| is_one_word);
+    let mut value = parsed.ok_or_else(|| {
         CliError::new(Kind::Config, format!("key file {} does not hold an API key", path.display())).hint(hint)
     })?;
     value.set_sensitive(true);
@@ -208,20 +213,53 @@ fn host_and_address(endpoint: &str) -> Result<(String, String)> {
     let (Some("https"), Some(host), Some(port)) = (uri.scheme_str(), host, uri.port_u16()) else {
         return Err(fault());
     };
+    if uri.path_and_query().is_some_and(|rest| rest.as_str() != "/") || endpoint.contains('@') {
+        return Err(fault());
+    }
     let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     Ok((bare, format!("{host}:{port}")))
 }
 
-fn unreachable(endpoint: &str, source: &dyn std::error::Error) -> CliError {
-    let mut cause = source;
-    while let Some(next) = cause.source() {
-        cause = next;
+fn unreachable(access: &Access, source: &(dyn std::error::Error + 'static)) -> CliError {
+    let Access { endpoint, ca, .. } = access;
+    let tls = causes(source).find_map(|cause| {
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or_else(|| cause.downcast_ref())
+    });
+    match tls {
+        Some(rustls::Error::InvalidCertificate(why)) => CliError::new(
+            Kind::Config,
+            format!("{endpoint} does not prove to be the collector of the CA in {}: {why}", ca.display()),
+        )
+        .hint("--ca or SONDE_CA must be the CA of the mesh that --endpoint or SONDE_ENDPOINT names"),
+        Some(why) => CliError::new(Kind::Unavailable, format!("what listens at {endpoint} is no admin API: {why}"))
+            .hint(ADMIN_HINT),
+        None => {
+            let cause = causes(source).last().map(ToString::to_string).unwrap_or_default();
+            CliError::new(Kind::Unavailable, format!("the collector at {endpoint} cannot be reached: {cause}"))
+                .hint("is it running? `make up` starts the local mesh; SONDE_ENDPOINT names another")
+        }
     }
-    CliError::new(Kind::Unavailable, format!("the collector at {endpoint} cannot be reached: {cause}"))
-        .hint("is it running? `make up` starts the local mesh; SONDE_ENDPOINT names another")
+}
+
+/// An error and what caused it, outermost first.
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
 }
 
 fn fault(status: &Status) -> CliError {
+    // A status that has a cause was made here, by the transport; one that the collector sent has none.
+    if let Some(cause) = std::error::Error::source(status) {
+        let cause = causes(cause).last().map(ToString::to_string).unwrap_or_default();
+        return CliError::new(Kind::Unavailable, format!("the connection to the collector broke: {cause}"))
+            .hint(ADMIN_HINT);
+    }
+    if status.code() == Code::Unimplemented {
+        return CliError::new(Kind::Unavailable, "what listens at this endpoint does not know this call")
+            .hint(ADMIN_HINT);
+    }
     let kind = match status.code() {
         Code::InvalidArgument | Code::OutOfRange => Kind::Invalid,
         Code::NotFound => Kind::NotFound,
@@ -247,7 +285,9 @@ mod tests {
             ("127.0.0.1".to_owned(), "127.0.0.1:7403".to_owned())
         );
         assert_eq!(host_and_address("https://[::1]:1").unwrap(), ("::1".to_owned(), "[::1]:1".to_owned()));
-        for bad in ["", "http://a:1", "https://a", "a:1", "https://:1", "https://a:99999"] {
+        for bad in
+            ["", "http://a:1", "https://a", "a:1", "https://:1", "https://a:99999", "https://a:1/x", "https://u:p@a:1"]
+        {
             assert_eq!(host_and_address(bad).unwrap_err().kind, Kind::Invalid, "{bad}");
         }
     }

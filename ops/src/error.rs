@@ -1,6 +1,7 @@
 //! What goes wrong for a user of `sonde`: one sentence, an optional hint and an exit code by kind.
 
 use std::fmt;
+use std::path::Path;
 
 /// Kind of a failure; each has its own exit code, so that scripts can tell them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub enum Kind {
     Conflict,
     /// The configuration of this machine is wrong. Exit code 64.
     Config,
+    /// Whoever read standard output has read enough, as `head` does. Nothing is said; exit code 0.
+    ReaderGone,
 }
 
 impl Kind {
@@ -32,6 +35,7 @@ impl Kind {
             Self::Unavailable => 6,
             Self::Conflict => 7,
             Self::Config => 64,
+            Self::ReaderGone => 0,
         }
     }
 }
@@ -59,6 +63,11 @@ impl CliError {
     /// A field that cannot mean anything.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(Kind::Invalid, message)
+    }
+
+    /// A file or folder that cannot be read or written.
+    pub fn file(path: &Path, source: &std::io::Error) -> Self {
+        Self::new(Kind::Config, format!("{} cannot be used: {source}", path.display()))
     }
 
     /// Adds what to do.

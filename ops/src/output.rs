@@ -7,7 +7,10 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::error::Result;
+use crate::error::{CliError, Kind, Result};
+
+/// Longest length of time that a flag takes: ten years of 365 days.
+const LENGTH_MAX: std::time::Duration = std::time::Duration::from_secs(315_360_000);
 
 /// Form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -25,6 +28,11 @@ pub trait Row: Serialize {
 
     /// The cells, as many as there are columns.
     fn cells(&self) -> Vec<String>;
+
+    /// What is shown below the cells when the thing is shown alone.
+    fn details(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
 }
 
 /// Prints a list.
@@ -47,10 +55,10 @@ pub fn one<R: Row>(format: Format, row: &R) -> Result<()> {
         Format::Json => write_line(&json(row)),
         Format::Table => {
             let mut table = bare_table();
-            for (title, cell) in R::COLUMNS.iter().zip(row.cells()) {
-                table.add_row([(*title).to_owned(), cell]);
+            for (title, cell) in R::COLUMNS.iter().copied().zip(row.cells()).chain(row.details()) {
+                table.add_row([title.to_owned(), plain(&cell)]);
             }
-            write_line(&table.to_string())
+            write_line(&flush_left(&table))
         }
     }
 }
@@ -68,10 +76,39 @@ pub fn json_line<T: Serialize>(value: &T) -> Result<()> {
 /// # Errors
 /// When standard output is closed.
 pub fn write_line(line: &str) -> Result<()> {
+    write(format!("{line}\n").as_bytes())
+}
+
+/// Prints bytes as they are.
+///
+/// # Errors
+/// [`Kind::ReaderGone`] when nobody reads any more, and whatever else keeps standard output from being written.
+pub fn write(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()?;
-    Ok(())
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|fault| {
+        if fault.kind() == std::io::ErrorKind::BrokenPipe {
+            return CliError::new(Kind::ReaderGone, "nobody reads standard output");
+        }
+        CliError::new(Kind::Internal, format!("standard output cannot be written: {fault}"))
+    })
+}
+
+/// The text with everything escaped that moves a terminal's cursor, colours it or turns the direction of writing.
+/// What joins letters and emoji stays.
+pub fn plain(text: &str) -> String {
+    let moves = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
+            || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}')
+    };
+    text.chars().fold(String::with_capacity(text.len()), |mut plain, c| {
+        if moves(c) {
+            plain.extend(c.escape_default());
+        } else {
+            plain.push(c);
+        }
+        plain
+    })
 }
 
 fn json<T: Serialize>(value: &T) -> String {
@@ -83,10 +120,16 @@ fn table<R: Row>(rows: &[R]) -> String {
     let mut table = bare_table();
     table.set_header(R::COLUMNS.iter().map(|title| title.to_uppercase()));
     for row in rows {
-        table.add_row(row.cells());
+        table.add_row(row.cells().iter().map(|cell| plain(cell)));
     }
     // Wrapped cells break copying of ids: lines may be longer than the terminal.
-    table.to_string().lines().map(str::trim).collect::<Vec<_>>().join("\n")
+    flush_left(&table)
+}
+
+/// The table without the column of spaces before it and the spaces at the ends of its lines.
+fn flush_left(table: &Table) -> String {
+    let text = table.to_string();
+    text.lines().map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end()).collect::<Vec<_>>().join("\n")
 }
 
 fn bare_table() -> Table {
@@ -114,6 +157,22 @@ pub fn latency(us: u64) -> String {
     }
 }
 
+/// A length of time as a flag takes it: `3s`, `1h30m`, `250ms`.
+pub fn length(us: u64) -> String {
+    if us == 0 {
+        return "0s".to_owned();
+    }
+    let mut left = us;
+    let mut text = String::new();
+    for (unit, size) in [("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)] {
+        if left >= size {
+            text.push_str(&format!("{}{unit}", left / size));
+            left %= size;
+        }
+    }
+    text
+}
+
 /// A cell for something that may be absent.
 pub fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
@@ -122,12 +181,35 @@ pub fn or_dash<T: ToString>(value: Option<T>) -> String {
 /// A length of time as a flag takes it: `5s`, `1500ms`, `1h30m`.
 ///
 /// # Errors
-/// When the text is not a length of time, is negative, or overflows microseconds.
+/// When the text is not a length of time, is negative, or is longer than ten years.
 pub fn parse_duration(text: &str) -> std::result::Result<std::time::Duration, String> {
     let refused =
         || format!("`{text}` is not a length of time: write a number and a unit, such as 500ms, 5s, 15m or 1h");
     let parsed: jiff::SignedDuration = text.parse().map_err(|_| refused())?;
-    std::time::Duration::try_from(parsed).map_err(|_| refused())
+    let length = std::time::Duration::try_from(parsed).map_err(|_| refused())?;
+    if length > LENGTH_MAX {
+        return Err(format!("`{text}` is longer than ten years"));
+    }
+    Ok(length)
+}
+
+/// A port as a flag takes it. Whether a target may use it is the collector's to say.
+///
+/// # Errors
+/// When the text is not a number that could be a port.
+pub fn parse_port(text: &str) -> std::result::Result<u32, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a port: use 1 to 65535"))
+}
+
+/// A word of a list that was separated by commas, without the spaces around it.
+///
+/// # Errors
+/// When nothing is left.
+pub fn parse_word(text: &str) -> std::result::Result<String, String> {
+    match text.trim() {
+        "" => Err("a name between two commas, or at an end, is missing".to_owned()),
+        word => Ok(word.to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -144,8 +226,45 @@ mod tests {
     fn lengths_of_time_need_a_unit() {
         assert_eq!(parse_duration("500ms"), Ok(std::time::Duration::from_millis(500)));
         assert_eq!(parse_duration("15m"), Ok(std::time::Duration::from_secs(900)));
-        for bad in ["", "5", "-5s", "five", "5 parsecs"] {
+        for bad in ["", "5", "-5s", "five", "5 parsecs", "99999999999h"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn lengths_of_time_read_back_as_they_are_shown() {
+        for (us, shown) in [(0, "0s"), (3_000_000, "3s"), (1_500_000, "1s500ms"), (5_400_000_001, "1h30m1us")] {
+            assert_eq!(length(us), shown);
+            assert_eq!(parse_duration(shown), Ok(std::time::Duration::from_micros(us)));
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_name_reaches_the_terminal_but_letters() {
+        assert_eq!(plain("a\u{1b}[31m\r\nb\u{9b}2J"), "a\\u{1b}[31m\\r\\nb\\u{9b}2J");
+        assert_eq!(plain("x\u{202e}y\u{2066}z\u{200b}"), "x\\u{202e}y\\u{2066}z\\u{200b}");
+        let family = "名前 ünï 👨\u{200d}👩";
+        assert_eq!(plain(family), family);
+    }
+
+    #[derive(Serialize)]
+    struct Thing(&'static str, &'static str);
+
+    impl Row for Thing {
+        const COLUMNS: &'static [&'static str] = &["first", "second"];
+
+        fn cells(&self) -> Vec<String> {
+            vec![self.0.to_owned(), self.1.to_owned()]
+        }
+    }
+
+    #[test]
+    fn columns_stay_in_line_whatever_is_in_the_cells() {
+        let text = table(&[Thing("", "x"), Thing("名前", "y\nz"), Thing("long\u{1b}[2J", "")]);
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            ["FIRST          SECOND", "               x", "名前           y\\nz", "long\\u{1b}[2J",]
+        );
+        assert_eq!(table::<Thing>(&[]), "FIRST  SECOND");
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use sonde_proto::wire;
 
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::output::{self, Format, Row};
 
 /// Read the audit log.
@@ -15,7 +15,7 @@ pub enum Command {
     /// List entries, newest first
     List {
         /// Most entries, 1 to 10,000
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, default_value_t = 100, value_parser = super::parse_limit)]
         limit: u32,
     },
 }
@@ -72,6 +72,9 @@ impl Command {
     /// What the collector answered.
     pub async fn run(self, client: &Client, format: Format) -> Result<()> {
         let Self::List { limit } = self;
+        if limit == 0 {
+            return Err(CliError::invalid("--limit: must be between 1 and 10000"));
+        }
         let entries = client.list_audit(wire::ListAuditRequest { limit }).await?.entries;
         output::list(format, &entries.into_iter().map(View::from).collect::<Vec<_>>())
     }

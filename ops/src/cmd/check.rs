@@ -52,26 +52,26 @@ pub enum Command {
 /// Flags that every kind of check has.
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
-    /// Name for people, unique in the workspace
+    /// Name for people, 1 to 120 characters, unique in the workspace
     #[arg(long)]
     name: String,
     /// Distance between two runs in one region, 1s to 24h
-    #[arg(long, default_value = "60s", value_parser = output::parse_duration)]
+    #[arg(long, default_value = "60s", value_parser = output::parse_duration, value_name = "TIME")]
     interval: Duration,
     /// How long a run may take, 10ms to 60s, not above the interval [default: 10s, or the interval if shorter]
-    #[arg(long, value_parser = output::parse_duration)]
+    #[arg(long, value_parser = output::parse_duration, value_name = "TIME")]
     timeout: Option<Duration>,
-    /// Regions to run from, separated by commas
-    #[arg(long, value_delimiter = ',', required = true)]
+    /// Regions to run from, separated by commas; `sonde region list` shows them
+    #[arg(long, value_delimiter = ',', required = true, value_parser = output::parse_word, value_name = "NAMES")]
     regions: Vec<String>,
-    /// Total latency from which a good answer counts as degraded
-    #[arg(long, value_parser = output::parse_duration)]
+    /// Total latency from which a good answer counts as degraded, shorter than the timeout [default: never]
+    #[arg(long, value_parser = output::parse_duration, value_name = "TIME")]
     degraded_after: Option<Duration>,
     /// Create it without running it
     #[arg(long)]
     paused: bool,
     /// UUID of this request: a repetition returns the first result
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "UUID")]
     request_id: String,
 }
 
@@ -79,23 +79,34 @@ pub(crate) struct CreateArgs {
 struct UpdateArgs {
     /// Id or name of the check
     check: String,
-    /// New name
+    /// New name, 1 to 120 characters
     #[arg(long)]
     name: Option<String>,
-    /// New distance between two runs in one region
-    #[arg(long, value_parser = output::parse_duration)]
+    /// New distance between two runs in one region, 1s to 24h
+    #[arg(long, value_parser = output::parse_duration, value_name = "TIME")]
     interval: Option<Duration>,
-    /// New timeout
-    #[arg(long, value_parser = output::parse_duration)]
+    /// New time that a run may take, 10ms to 60s, not above the interval
+    #[arg(long, value_parser = output::parse_duration, value_name = "TIME")]
     timeout: Option<Duration>,
-    /// New regions; replaces all of them
-    #[arg(long, value_delimiter = ',')]
+    /// New regions, separated by commas; replaces all of them
+    #[arg(long, value_delimiter = ',', value_parser = output::parse_word, value_name = "NAMES")]
     regions: Option<Vec<String>>,
-    /// New latency from which an answer counts as degraded; 0s for never
-    #[arg(long, value_parser = output::parse_duration)]
+    /// New latency from which a good answer counts as degraded, shorter than the timeout; 0s for never
+    #[arg(long, value_parser = output::parse_duration, value_name = "TIME")]
     degraded_after: Option<Duration>,
     #[command(flatten)]
     kind: KindChanges,
+}
+
+impl UpdateArgs {
+    fn changes_nothing(&self) -> bool {
+        self.name.is_none()
+            && self.interval.is_none()
+            && self.timeout.is_none()
+            && self.regions.is_none()
+            && self.degraded_after.is_none()
+            && self.kind.flags_given().next().is_none()
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -145,11 +156,21 @@ impl Row for View {
             self.name.clone(),
             self.kind.to_owned(),
             self.target.clone(),
-            output::latency(self.interval_us),
-            output::latency(self.timeout_us),
+            output::length(self.interval_us),
+            output::length(self.timeout_us),
             self.regions.join(","),
             if self.paused { "paused" } else { "running" }.to_owned(),
         ]
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let mut rows = vec![
+            ("degraded after", self.degraded_after_us.map_or_else(|| "never".to_owned(), output::length)),
+            ("created", output::or_dash(self.created_at.as_ref())),
+            ("updated", output::or_dash(self.updated_at.as_ref())),
+        ];
+        rows.extend(check_kind::settings(&self.spec));
+        rows
     }
 }
 
@@ -216,6 +237,10 @@ async fn create(client: &Client, kind: KindArgs) -> Result<wire::Check> {
 }
 
 async fn update(client: &Client, args: UpdateArgs) -> Result<wire::Check> {
+    if args.changes_nothing() {
+        return Err(CliError::invalid(format!("check `{}`: nothing to change: give at least one flag", args.check))
+            .hint("`sonde check update --help` lists the flags"));
+    }
     let id = check_id(client, &args.check).await?;
     let check = client.get_check(wire::GetCheckRequest { id: id.clone() }).await?;
     let mut definition = check.definition.unwrap_or_default();

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use sonde_proto::wire::{self, check_kind::Kind};
 
 use crate::error::{CliError, Result};
+use crate::output;
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
@@ -55,7 +56,7 @@ pub(crate) enum KindArgs {
 /// Flags of an HTTP check.
 #[derive(Debug, Args)]
 pub(crate) struct HttpArgs {
-    /// Absolute http or https URL
+    /// Absolute http or https URL, at most 2048 bytes, without credentials
     #[arg(long)]
     url: String,
     /// Request method
@@ -64,14 +65,14 @@ pub(crate) struct HttpArgs {
     /// HTTP version, 1.1 or 2; negotiated without it
     #[arg(long, default_value = "", hide_default_value = true)]
     http_version: String,
-    /// Extra header `Name: value`; may be repeated
+    /// Extra header; may be repeated, 32 times at most
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     headers: Vec<wire::HttpHeader>,
-    /// Request body
+    /// Request body, at most 64 KiB [default: none]
     #[arg(long, default_value = "", hide_default_value = true)]
     body: String,
     /// Status codes and ranges that count as success [default: 200-399]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = output::parse_word, value_name = "CODES")]
     expect_status: Vec<String>,
 }
 
@@ -82,7 +83,7 @@ pub(crate) struct HostPortArgs {
     #[arg(long)]
     host: String,
     /// Port of the target, 1 to 65535
-    #[arg(long)]
+    #[arg(long, value_parser = output::parse_port)]
     port: u32,
 }
 
@@ -118,28 +119,28 @@ pub(crate) struct KindChanges {
     /// New body (http)
     #[arg(long)]
     body: Option<String>,
-    /// New status codes that count as success (http)
-    #[arg(long, value_delimiter = ',')]
+    /// New status codes and ranges that count as success (http)
+    #[arg(long, value_delimiter = ',', value_parser = output::parse_word, value_name = "CODES")]
     expect_status: Option<Vec<String>>,
     /// New host (tcp, tls, icmp)
     #[arg(long)]
     host: Option<String>,
-    /// New port (tcp, tls)
-    #[arg(long)]
+    /// New port, 1 to 65535 (tcp, tls)
+    #[arg(long, value_parser = output::parse_port)]
     port: Option<u32>,
-    /// New name to verify (tls)
+    /// New name to send and to verify; empty for the host (tls)
     #[arg(long)]
     server_name: Option<String>,
     /// New name to ask for (dns)
     #[arg(long)]
     query: Option<String>,
-    /// New record type (dns)
+    /// New record type: A, AAAA, CNAME, MX, NS, TXT, SOA, SRV, CAA or PTR (dns)
     #[arg(long)]
     record: Option<String>,
-    /// New server to ask (dns)
+    /// New server to ask, address or address:port; empty for the probe's own resolver (dns)
     #[arg(long)]
     server: Option<String>,
-    /// New payload size (icmp)
+    /// New payload bytes, 16 to 1400 (icmp)
     #[arg(long)]
     payload_bytes: Option<u32>,
 }
@@ -226,7 +227,7 @@ impl KindChanges {
                 "icmp"
             }
         };
-        match self.left_over() {
+        match self.flags_given().next() {
             Some(flag) => {
                 Err(CliError::invalid(format!("--{flag}: this check is of kind {name}, which has no such flag")))
             }
@@ -234,7 +235,8 @@ impl KindChanges {
         }
     }
 
-    fn left_over(&self) -> Option<&'static str> {
+    /// Names of the flags that are set.
+    pub(crate) fn flags_given(&self) -> impl Iterator<Item = &'static str> + use<> {
         [
             ("url", self.url.is_some()),
             ("method", self.method.is_some()),
@@ -251,7 +253,7 @@ impl KindChanges {
             ("payload-bytes", self.payload_bytes.is_some()),
         ]
         .into_iter()
-        .find_map(|(flag, set)| set.then_some(flag))
+        .filter_map(|(flag, set)| set.then_some(flag))
     }
 }
 
@@ -285,4 +287,31 @@ pub(crate) fn details(kind: Option<&wire::CheckKind>) -> serde_json::Value {
         Some(Kind::Icmp(icmp)) => json!({"host": icmp.host, "payload_bytes": icmp.payload_bytes}),
         None => serde_json::Value::Null,
     }
+}
+
+/// The kind's fields as rows for people; what is empty is left out.
+pub(crate) fn settings(details: &serde_json::Value) -> Vec<(&'static str, String)> {
+    let text = |field: &str| details[field].as_str().unwrap_or_default().to_owned();
+    let words = |field: &str| -> Vec<String> {
+        let items = details[field].as_array().map(Vec::as_slice).unwrap_or_default();
+        items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    };
+    let headers = details["headers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let header = |item: &serde_json::Value| {
+        format!("{}: {}", item["name"].as_str().unwrap_or_default(), item["value"].as_str().unwrap_or_default())
+    };
+    let body = details["body"].as_str().unwrap_or_default().len();
+    let payload = details["payload_bytes"].as_u64();
+    let mut rows = vec![
+        ("method", text("method")),
+        ("http version", text("http_version")),
+        ("expect status", words("expect_status").join(",")),
+        ("body", if body == 0 { String::new() } else { format!("{body} bytes") }),
+        ("server name", text("server_name")),
+        ("server", text("server")),
+        ("payload", payload.map_or_else(String::new, |bytes| format!("{bytes} bytes"))),
+    ];
+    rows.extend(headers.iter().map(|item| ("header", header(item))));
+    rows.retain(|(_, value)| !value.is_empty());
+    rows
 }

@@ -5,6 +5,7 @@ use clap_complete::Shell;
 
 use crate::cli::Cli;
 use crate::error::Result;
+use crate::output;
 
 /// Print a completion script for a shell.
 #[derive(Debug, Args)]
@@ -18,9 +19,11 @@ impl Completion {
     /// Prints the script.
     ///
     /// # Errors
-    /// Never at present.
+    /// When standard output cannot be written.
     pub fn run(self) -> Result<()> {
-        clap_complete::generate(self.shell, &mut Cli::command(), "sonde", &mut std::io::stdout());
-        Ok(())
+        // Into memory first: the generator panics when it cannot write.
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "sonde", &mut script);
+        output::write(&script)
     }
 }

@@ -15,17 +15,19 @@ use crate::output::{self, Format, Row};
 pub enum Command {
     /// Create a key; its secret is shown now and never again
     Create {
-        /// Name for people
+        /// Name for people, 1 to 120 characters
         #[arg(long)]
         name: String,
-        /// What it may do, such as checks:read,checks:write; "*" for everything
-        #[arg(long, value_delimiter = ',', required = true)]
+        /// What it may do, separated by commas: checks:read, checks:write, probes:read, probes:write,
+        /// samples:read, regions:read, regions:write, workspaces:read, workspaces:write, keys:read, keys:write,
+        /// audit:read, or * for everything
+        #[arg(long, value_delimiter = ',', required = true, value_parser = output::parse_word)]
         scopes: Vec<String>,
-        /// How long it is good, such as 720h; without it the key has no end
-        #[arg(long, value_parser = output::parse_duration)]
+        /// How long it is good, such as 720h, 1s to ten years; without it the key has no end
+        #[arg(long, value_parser = output::parse_duration, value_name = "TIME")]
         ttl: Option<Duration>,
         /// Workspace id, when it is not the caller's
-        #[arg(long, default_value = "", hide_default_value = true)]
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "ID")]
         workspace: String,
     },
     /// List keys, without secrets

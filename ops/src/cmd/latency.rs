@@ -17,8 +17,8 @@ pub struct Latency {
     /// Id or name of the check
     #[arg(long)]
     check: String,
-    /// Window before now, such as 15m or 24h
-    #[arg(long, default_value = "15m", value_parser = output::parse_duration)]
+    /// Window before now, such as 15m or 24h, at most 365 days
+    #[arg(long, default_value = "15m", value_parser = output::parse_duration, value_name = "TIME")]
     last: Duration,
 }
 

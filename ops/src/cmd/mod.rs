@@ -2,7 +2,7 @@
 
 pub mod audit;
 pub mod check;
-mod check_kind;
+pub(crate) mod check_kind;
 pub mod completion;
 pub mod key;
 pub mod latency;
@@ -33,6 +33,11 @@ async fn check_id(client: &Client, text: &str) -> Result<String> {
             CliError::new(Kind::NotFound, format!("check `{text}` does not exist"))
                 .hint("`sonde check list` shows ids and names")
         })
+}
+
+/// A number of rows as a flag takes it; how many are too many is the collector's to say.
+fn parse_limit(text: &str) -> std::result::Result<u32, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a number of rows"))
 }
 
 /// A window in whole seconds, at least one.

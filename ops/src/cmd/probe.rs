@@ -42,7 +42,7 @@ pub enum Command {
         #[arg(long)]
         name: String,
         /// How long the string is good, 1m to 24h
-        #[arg(long, default_value = "15m", value_parser = output::parse_duration)]
+        #[arg(long, default_value = "15m", value_parser = output::parse_duration, value_name = "TIME")]
         ttl: Duration,
     },
 }

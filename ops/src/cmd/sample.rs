@@ -9,7 +9,7 @@ use sonde_proto::wire;
 
 use super::{check_id, window_s};
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::output::{self, Format, Row};
 
 /// Read stored samples.
@@ -20,14 +20,14 @@ pub enum Command {
         /// Id or name of the check; all checks without it
         #[arg(long)]
         check: Option<String>,
-        /// Window before now, such as 1m or 24h
-        #[arg(long, default_value = "15m", value_parser = output::parse_duration)]
+        /// Window before now, such as 1m or 24h, at most 365 days
+        #[arg(long, default_value = "15m", value_parser = output::parse_duration, value_name = "TIME")]
         last: Duration,
         /// Most samples, 1 to 100,000
-        #[arg(long, default_value_t = 10_000)]
+        #[arg(long, default_value_t = 10_000, value_parser = super::parse_limit)]
         limit: u32,
-        /// Only this region
-        #[arg(long, default_value = "", hide_default_value = true)]
+        /// Only this region; all regions without it
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
         region: String,
     },
     /// Show samples as they are stored, until interrupted; JSON is one object per line
@@ -35,7 +35,7 @@ pub enum Command {
         /// Id or name of the check; all checks without it
         #[arg(long)]
         check: Option<String>,
-        /// End after this many samples
+        /// End after this many samples; without it, when interrupted
         #[arg(long)]
         count: Option<u64>,
     },
@@ -127,7 +127,7 @@ impl Command {
                     region,
                 };
                 if limit == 0 {
-                    return Err(crate::error::CliError::invalid("--limit: must be between 1 and 100000"));
+                    return Err(CliError::invalid("--limit: must be between 1 and 100000"));
                 }
                 let rows = client.list_samples(request).await?.samples;
                 output::list(format, &rows.into_iter().map(View::from).collect::<Vec<_>>())
@@ -162,10 +162,9 @@ fn show(format: Format, view: &View) -> Result<()> {
             let total = output::latency(u64::from(view.total_us));
             let slot = output::or_dash(view.slot_at.as_ref());
             let error = view.error.as_deref().unwrap_or_default();
-            output::write_line(&format!(
-                "{slot}  {:<12} {:<9} {total:>11}  {}  {error}",
-                view.region, view.outcome, view.check_id
-            ))
+            let line =
+                format!("{slot}  {:<12} {:<9} {total:>11}  {}  {error}", view.region, view.outcome, view.check_id);
+            output::write_line(output::plain(&line).trim_end())
         }
     }
 }

@@ -72,6 +72,25 @@ pub(super) fn probe(layout: &Layout, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The identity of a probe that joined on other ports, as it must be now; `None` when nothing has moved.
+pub(super) fn moved_probe(folder: &Path, ports: Ports) -> Result<Option<String>> {
+    let Ok(text) = fs::read_to_string(folder.join("state.json")) else { return Ok(None) };
+    // A damaged file is for the probe to complain about.
+    let Ok(mut state) = serde_json::from_str::<serde_json::Value>(&text) else { return Ok(None) };
+    let mut has_moved = false;
+    for (field, port) in [("mesh_address", ports.mesh), ("enrol_address", ports.enrol)] {
+        let address = serde_json::Value::String(format!("127.0.0.1:{port}"));
+        if let Some(slot) = state.get_mut(field).filter(|slot| **slot != address) {
+            *slot = address;
+            has_moved = true;
+        }
+    }
+    if !has_moved {
+        return Ok(None);
+    }
+    Ok(Some(serde_json::to_string_pretty(&state).map_err(anyhow::Error::from)?))
+}
+
 /// The environment file: `. .sonde/env` makes `sonde` work in this shell.
 pub(super) fn env_file(layout: &Layout, ports: Ports, clickhouse_url: &str) -> Result<()> {
     let mut text = String::from("# POSIX shell: `. .sonde/env`\n");
@@ -92,6 +111,12 @@ pub(super) fn env_file(layout: &Layout, ports: Ports, clickhouse_url: &str) -> R
     Ok(())
 }
 
+/// The text as a person would type it in a shell: quoted only when it has to be.
+pub(super) fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) { text.to_owned() } else { shell_quoted(text) }
+}
+
 /// Quotes for a POSIX shell.
 fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
@@ -105,6 +130,21 @@ mod tests {
     fn hostile_paths_are_quoted() {
         assert_eq!(shell_quoted("a'b $x"), "'a'\\''b $x'");
         assert_eq!(quoted("a\"b\\"), "\"a\\\"b\\\\\"");
+        assert_eq!(shell_word("./env"), "./env");
+        assert_eq!(shell_word("we ird/env"), "'we ird/env'");
+    }
+
+    #[test]
+    fn a_probe_follows_the_ports() {
+        let dir = tempfile::tempdir().unwrap();
+        let ports = Ports { mesh: 1, enrol: 2, admin: 3, web: 4, clickhouse: 5, demo: 6 };
+        assert_eq!(moved_probe(dir.path(), ports).unwrap(), None, "it has not joined yet");
+        let state = r#"{"name": "n", "mesh_address": "127.0.0.1:9", "enrol_address": "127.0.0.1:2"}"#;
+        fs::write(dir.path().join("state.json"), state).unwrap();
+        let moved = moved_probe(dir.path(), ports).unwrap().unwrap();
+        assert!(moved.contains("127.0.0.1:1\"") && moved.contains("\"n\""), "{moved}");
+        fs::write(dir.path().join("state.json"), moved).unwrap();
+        assert_eq!(moved_probe(dir.path(), ports).unwrap(), None);
     }
 
     #[test]

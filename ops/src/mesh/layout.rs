@@ -83,7 +83,8 @@ impl Layout {
     /// When another one holds it.
     pub fn lock(&self) -> Result<Lock> {
         let path = self.dir.join("lock");
-        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+        let open = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = open.map_err(|fault| CliError::file(&path, &fault))?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
             CliError::new(Kind::Conflict, "another `make up` or `make down` is at work on this mesh")
                 .hint("wait until it has ended")
@@ -91,20 +92,23 @@ impl Layout {
         Ok(Lock(file))
     }
 
-    /// What was remembered, or new ports that are free now.
+    /// What was remembered, or new ports that are free now. A lost memory finds its data again.
     ///
     /// # Errors
     /// When the memory cannot be read or no port is free.
     pub fn memory(&self) -> Result<Memory> {
         let path = self.dir.join("mesh.json");
         if path.exists() {
-            let text = fs::read_to_string(&path)?;
+            let text = fs::read_to_string(&path).map_err(|fault| CliError::file(&path, &fault))?;
             return serde_json::from_str(&text).map_err(|fault| {
                 CliError::new(Kind::Config, format!("{} is damaged: {fault}", path.display()))
-                    .hint("delete it to choose new ports")
+                    .hint("mend it, or delete it: `make up` then chooses new ports and keeps the data")
             });
         }
-        let memory = Memory { id: uuid::Uuid::new_v4(), ports: free_ports()?, demo_created: false };
+        let owner = fs::read_to_string(self.path("postgres").join(super::postgres::OWNER_FILE)).ok();
+        let known = owner.and_then(|id| id.trim().parse().ok());
+        let id = known.unwrap_or_else(uuid::Uuid::new_v4);
+        let memory = Memory { id, ports: free_ports()?, demo_created: known.is_some() };
         self.remember(&memory)?;
         Ok(memory)
     }
@@ -134,7 +138,8 @@ impl Layout {
     /// When it cannot be created.
     pub fn folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.dir.join(name);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.map_err(|fault| CliError::file(&path, &fault))?;
         Ok(path)
     }
 }
@@ -144,14 +149,16 @@ impl Layout {
 /// # Errors
 /// When it cannot be written.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    use std::io::Write as _;
     let draft = path.with_extension("tmp");
-    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
+    write_draft(&draft, bytes).and_then(|()| fs::rename(&draft, path)).map_err(|fault| CliError::file(path, &fault))
+}
+
+fn write_draft(draft: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(draft)?;
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    Ok(())
+    file.sync_all()
 }
 
 fn free_ports() -> Result<Ports> {
@@ -190,6 +197,27 @@ mod tests {
         let first = layout.memory().unwrap();
         let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, first.ports.web)).unwrap();
         assert_eq!(layout.memory().unwrap(), first);
+    }
+
+    #[test]
+    fn a_lost_memory_finds_its_data_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::open(&dir.path().join("mesh")).unwrap();
+        let first = layout.memory().unwrap();
+        assert!(!first.demo_created);
+        let data = layout.folder("postgres").unwrap();
+        fs::write(data.join(super::super::postgres::OWNER_FILE), first.id.to_string()).unwrap();
+        fs::remove_file(layout.path("mesh.json")).unwrap();
+        let again = layout.memory().unwrap();
+        assert_eq!((again.id, again.demo_created), (first.id, true));
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("absent/file");
+        let fault = write_private(&path, b"x").unwrap_err();
+        assert!(fault.message.contains("absent/file") && fault.kind == Kind::Config, "{}", fault.message);
     }
 
     #[test]

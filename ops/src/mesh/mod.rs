@@ -4,6 +4,8 @@
 
 mod config;
 mod demo_checks;
+mod engine;
+mod frame;
 pub mod layout;
 pub mod postgres;
 mod process;
@@ -34,7 +36,7 @@ pub async fn up(dir: &Path, detach: bool) -> Result<()> {
     if detach {
         return Ok(());
     }
-    table::run(&client, &names).await
+    table::run(&client, names).await
 }
 
 /// Stops every part that `up` started, probes first, engines last.

@@ -18,7 +18,11 @@ pub const ROLE: &str = "sonde";
 /// Name of the database.
 pub const DATABASE: &str = "sonde";
 /// File beside the data that says whose it is.
-const OWNER_FILE: &str = "sonde-owner";
+pub(super) const OWNER_FILE: &str = "sonde-owner";
+/// Lock of the socket, in the folder of the socket.
+const SOCKET_LOCK: &str = ".s.PGSQL.5432.lock";
+/// No process ever has this pid: Linux gives out 2^22 at most.
+const NOBODY: i32 = i32::MAX;
 
 /// The binaries and the user of a private cluster.
 #[derive(Debug, Clone)]
@@ -72,14 +76,17 @@ impl Installation {
     /// # Errors
     /// When it cannot be created.
     pub fn folder(&self, path: &Path) -> Result<()> {
-        if !path.exists() {
-            fs::DirBuilder::new().mode(0o700).create(path)?;
-        }
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-        if let Some(RunAs { uid, gid }) = self.run_as {
-            chown(path, Some(uid), Some(gid))?;
-        }
-        Ok(())
+        let make = || {
+            if !path.exists() {
+                fs::DirBuilder::new().mode(0o700).create(path)?;
+            }
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+            match self.run_as {
+                Some(RunAs { uid, gid }) => chown(path, Some(uid), Some(gid)),
+                None => Ok(()),
+            }
+        };
+        make().map_err(|fault| CliError::file(path, &fault))
     }
 }
 
@@ -137,6 +144,7 @@ impl Cluster {
     /// When another server, or something that looks like one, uses the data folder.
     pub fn serve(&self) -> Result<Command> {
         self.refuse_foreign_server()?;
+        self.release_locks_of_the_dead()?;
         let mut command = self.installation.command("postgres");
         command.arg("-D").arg(&self.data).arg("-k").arg(&self.socket);
         command.args(["-c", "listen_addresses=", "-c", "max_connections=200", "-c", "log_min_messages=warning"]);
@@ -150,6 +158,21 @@ impl Cluster {
             format!("data folder {} is in use by another Postgres, pid {pid}", self.data.display()),
         )
         .hint("stop that server first"))
+    }
+
+    /// Makes lock files name nobody, once it is known that no server lives.
+    ///
+    /// Postgres would believe in a server as long as its pid is there, be it that of a killed server that nobody has
+    /// taken note of, as in a container without an init, or that of a stranger. Only the pid is replaced: what Postgres
+    /// finds below it are the traces of backends that outlived their server, and those it must respect.
+    fn release_locks_of_the_dead(&self) -> Result<()> {
+        for path in [self.data.join("postmaster.pid"), self.socket.join(SOCKET_LOCK)] {
+            let Ok(text) = fs::read_to_string(&path) else { continue };
+            if let Some((_, rest)) = text.split_once('\n') {
+                fs::write(&path, format!("{NOBODY}\n{rest}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Pid and state of the server that serves this folder now.
@@ -253,6 +276,27 @@ mod tests {
         let fault = cluster.create("me").unwrap_err();
         assert_eq!(fault.kind, Kind::Conflict);
         assert!(fault.message.contains("not empty"), "{}", fault.message);
+    }
+
+    #[test]
+    fn a_lock_of_the_dead_names_nobody_and_keeps_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut dead = Command::new("true").spawn().unwrap();
+        let lock = format!("{}\n/data\n1700000000\n5432\n/socket\n\n  1234  5\nready\n", dead.id());
+        for name in ["postmaster.pid", SOCKET_LOCK] {
+            fs::write(dir.path().join(name), &lock).unwrap();
+        }
+        let cluster = Cluster {
+            installation: Installation { bin: PathBuf::from("/nowhere"), run_as: None },
+            data: dir.path().to_path_buf(),
+            socket: dir.path().to_path_buf(),
+        };
+        cluster.serve().unwrap();
+        for name in ["postmaster.pid", SOCKET_LOCK] {
+            let text = fs::read_to_string(dir.path().join(name)).unwrap();
+            assert_eq!(text.split_once('\n').unwrap(), ("2147483647", lock.split_once('\n').unwrap().1), "{name}");
+        }
+        dead.wait().unwrap();
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Never signals a pid whose start time is not the one that was written down: pids are used again.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -81,6 +82,15 @@ impl Process {
             .is_some_and(|exe| exe.to_string_lossy().ends_with(" (deleted)"))
     }
 
+    /// Whether it was started with other arguments than `wanted` has, such as other ports.
+    pub(super) fn differs_from(&self, wanted: &Command) -> bool {
+        let Some(line) = self.pid().and_then(|pid| fs::read(format!("/proc/{pid}/cmdline")).ok()) else { return false };
+        let wanted = std::iter::once(wanted.get_program()).chain(wanted.get_args());
+        let wanted: Vec<&[u8]> = wanted.map(OsStrExt::as_bytes).collect();
+        // Empty while the process is ending.
+        !line.is_empty() && line.strip_suffix(&[0]).unwrap_or(&line) != wanted.join(&0)
+    }
+
     /// Starts `command` in a session of its own, so that Ctrl-C at the terminal does not reach it.
     fn start(&self, mut command: Command, run_as: Option<RunAs>) -> Result<()> {
         let log = self.open_log(run_as)?;
@@ -105,14 +115,17 @@ impl Process {
     }
 
     fn open_log(&self, run_as: Option<RunAs>) -> Result<fs::File> {
-        if fs::metadata(&self.log_file).is_ok_and(|meta| meta.len() > LOG_BYTES_MAX) {
-            fs::rename(&self.log_file, self.log_file.with_extension("log.1"))?;
-        }
-        let log = fs::OpenOptions::new().create(true).append(true).open(&self.log_file)?;
-        if let Some(RunAs { uid, gid }) = run_as {
-            std::os::unix::fs::fchown(&log, Some(uid), Some(gid))?;
-        }
-        Ok(log)
+        let open = || {
+            if fs::metadata(&self.log_file).is_ok_and(|meta| meta.len() > LOG_BYTES_MAX) {
+                fs::rename(&self.log_file, self.log_file.with_extension("log.1"))?;
+            }
+            let log = fs::OpenOptions::new().create(true).append(true).open(&self.log_file)?;
+            if let Some(RunAs { uid, gid }) = run_as {
+                std::os::unix::fs::fchown(&log, Some(uid), Some(gid))?;
+            }
+            Ok(log)
+        };
+        open().map_err(|fault| CliError::file(&self.log_file, &fault))
     }
 
     /// Starts the process with what `command` gives, if it is dead, and waits until it is ready.
@@ -241,6 +254,12 @@ mod tests {
         command.arg("600");
         process.start(command, None).unwrap();
         assert!(Process::at(&layout, "sleeper").is_alive());
+        let like = |word: &str| {
+            let mut command = Command::new("sleep");
+            command.arg(word);
+            command
+        };
+        assert!(!process.differs_from(&like("600")) && process.differs_from(&like("700")));
         process.stop(Signal::TERM).await.unwrap();
         assert!(!process.is_alive());
     }

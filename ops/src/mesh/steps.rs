@@ -14,19 +14,22 @@ use super::postgres::{Cluster, DATABASE, Installation};
 use super::process::Process;
 use super::progress::Step;
 use super::table::Names;
-use super::world::{CLICKHOUSE, COLLECTOR, DEMO, POSTGRES, PROBES};
-use super::{config, demo_checks};
+use super::world::{COLLECTOR, DEMO, POSTGRES, PROBES};
+use super::{config, demo_checks, engine};
 use crate::client::{Access, Client};
 use crate::clock::Stopwatch;
+use crate::cmd::check_kind;
 use crate::error::{CliError, Kind, Result};
 use crate::output;
 
 /// Patience with an engine or the collector: minutes are for a machine under load, not for the usual second.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const START_PATIENCE: Duration = Duration::from_secs(60);
 /// Patience with probes that connect and deliver their first sample.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(60);
 /// Patience with one HTTP health request.
-const HEALTH_REQUEST_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const HEALTH_REQUEST_PATIENCE: Duration = Duration::from_secs(2);
+/// A check that runs at least this often has to show a sample before the mesh counts as healthy.
+const SOON: Duration = Duration::from_secs(5);
 /// Distance between two looks at the mesh's health.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 /// Where a root caller's Postgres keeps its data: its user cannot be expected to enter the checkout.
@@ -39,21 +42,21 @@ pub(super) async fn up(layout: &Layout) -> Result<(Client, Names)> {
     layout.folder("log")?;
     let cluster = cluster(layout, &memory)?;
     postgres(layout, &cluster).await?;
-    let clickhouse_url = clickhouse(layout, memory.ports).await?;
+    let clickhouse_url = engine::ready(layout, memory.ports).await?;
     collector(layout, memory.ports, &cluster, &clickhouse_url).await?;
     demo(layout, memory.ports).await?;
     config::env_file(layout, memory.ports, &clickhouse_url)?;
     let client = Client::connect(&access(layout, memory.ports)).await?;
     regions(&client).await?;
     for (region, name) in PROBES {
-        probe(layout, &client, region, name).await?;
+        probe(layout, &client, memory.ports, region, name).await?;
     }
     if !memory.demo_created {
         demo_checks::create(&client, memory.ports).await?;
         memory.demo_created = true;
         layout.remember(&memory)?;
     }
-    let names = healthy(&client).await?;
+    let names = healthy(layout, &client).await?;
     announce(layout, memory.ports)?;
     Ok((client, names))
 }
@@ -77,20 +80,20 @@ fn cluster(layout: &Layout, memory: &Memory) -> Result<Cluster> {
     }
     let root = Path::new(ROOT_DATA);
     if !root.exists() {
-        fs::create_dir_all(root)?;
+        fs::create_dir_all(root).map_err(|fault| CliError::file(root, &fault))?;
     }
     let base = root.join(memory.id.simple().to_string());
     installation.folder(&base)?;
     let (data, socket) = (base.join("data"), base.join("socket"));
     installation.folder(&socket)?;
     if fs::symlink_metadata(&link).is_err() {
-        std::os::unix::fs::symlink(&data, &link)?;
+        std::os::unix::fs::symlink(&data, &link).map_err(|fault| CliError::file(&link, &fault))?;
     } else if fs::read_link(&link).ok().as_deref() != Some(data.as_path()) {
         return Err(CliError::new(
             Kind::Conflict,
-            format!("{} is not this mesh's link to its Postgres data", link.display()),
+            format!("{} is not the link to the Postgres data of the mesh in mesh.json", link.display()),
         )
-        .hint("move it away"));
+        .hint("put the mesh.json of this folder back, or delete it: `make up` then finds the data by the link"));
     }
     Ok(Cluster { installation, data, socket })
 }
@@ -119,41 +122,25 @@ fn owner(layout: &Layout) -> Result<String> {
     Ok(layout.memory()?.id.to_string())
 }
 
-async fn clickhouse(layout: &Layout, ports: Ports) -> Result<String> {
-    if let Ok(url) = std::env::var("SONDE_CLICKHOUSE_URL")
-        && !url.is_empty()
-    {
-        return Ok(url);
-    }
-    let address = local(ports.clickhouse);
-    let process = Process::at(layout, CLICKHOUSE);
-    renew(&process).await?;
-    let command = || {
-        must_be_free("clickhouse", ports.clickhouse)?;
-        let mut command = Command::new(layout.program("sonde-clickhouse"));
-        command.arg("--data").arg(layout.path("clickhouse")).arg("--listen").arg(address.to_string());
-        Ok(command)
-    };
-    process.ensure(None, START_PATIENCE, command, async || answers(address, "/ping").await).await?;
-    Ok(format!("http://{address}"))
-}
-
 async fn collector(layout: &Layout, ports: Ports, cluster: &Cluster, clickhouse_url: &str) -> Result<()> {
     let process = Process::at(layout, COLLECTOR);
     let changed = config::collector(layout, ports, &cluster.url(DATABASE), clickhouse_url)?;
-    renew(&process).await?;
+    let config = layout.path("collector/collector.toml");
+    let serve = || {
+        let mut command = Command::new(layout.program("sonde-collector"));
+        command.arg("serve").arg("--config").arg(&config);
+        command
+    };
+    renew(&process, &serve()).await?;
     if changed && process.is_alive() {
         process.stop(rustix::process::Signal::TERM).await?;
     }
-    let config = layout.path("collector/collector.toml");
     let command = || {
         for (name, port) in [("mesh", ports.mesh), ("enrol", ports.enrol), ("admin", ports.admin), ("web", ports.web)] {
-            must_be_free(name, port)?;
+            must_be_free(layout, name, port)?;
         }
         bootstrap(layout, &config)?;
-        let mut command = Command::new(layout.program("sonde-collector"));
-        command.arg("serve").arg("--config").arg(&config);
-        Ok(command)
+        Ok(serve())
     };
     let web = local(ports.web);
     process.ensure(None, START_PATIENCE, command, async || answers(web, "/readyz").await).await
@@ -176,14 +163,18 @@ fn bootstrap(layout: &Layout, config: &Path) -> Result<()> {
 
 async fn demo(layout: &Layout, ports: Ports) -> Result<()> {
     let process = Process::at(layout, DEMO);
-    renew(&process).await?;
+    let folder = layout.folder("demo")?;
+    let serve = || {
+        let mut command = Command::new(layout.program("sonde-demo"));
+        command.arg("--first-port").arg(ports.demo.to_string()).arg("--dir").arg(&folder);
+        command
+    };
+    renew(&process, &serve()).await?;
     let command = || {
         for offset in 0..crate::demo::PORTS {
-            must_be_free("demo", ports.demo + offset)?;
+            must_be_free(layout, "demo", ports.demo + offset)?;
         }
-        let mut command = Command::new(layout.program("sonde-demo"));
-        command.arg("--first-port").arg(ports.demo.to_string()).arg("--dir").arg(layout.folder("demo")?);
-        Ok(command)
+        Ok(serve())
     };
     let first = local(ports.demo);
     process.ensure(None, START_PATIENCE, command, async || answers(first, "/").await).await
@@ -199,22 +190,27 @@ async fn regions(client: &Client) -> Result<()> {
     Ok(())
 }
 
-async fn probe(layout: &Layout, client: &Client, region: &str, name: &str) -> Result<()> {
+async fn probe(layout: &Layout, client: &Client, ports: Ports, region: &str, name: &str) -> Result<()> {
     let process = Process::at(layout, name);
-    renew(&process).await?;
     let folder = layout.folder(name)?;
+    let config = config::probe(layout, name)?;
+    let run = || {
+        let mut command = Command::new(layout.program("sonde-probe"));
+        command.arg("run").arg("--config").arg(&config);
+        command
+    };
+    renew(&process, &run()).await?;
+    if let Some(moved) = config::moved_probe(&folder, ports)? {
+        process.stop(rustix::process::Signal::TERM).await?;
+        write_private(&folder.join("state.json"), moved.as_bytes())?;
+    }
     let join_file = folder.join("join");
     let has_joined = || folder.join("state.json").exists();
     if !process.is_alive() && !has_joined() {
         let token = join_token(client, region).await?;
         write_private(&join_file, token.as_bytes())?;
     }
-    let command = || {
-        let mut command = Command::new(layout.program("sonde-probe"));
-        command.arg("run").arg("--config").arg(config::probe(layout, name)?);
-        Ok(command)
-    };
-    process.ensure(None, START_PATIENCE, command, async || has_joined()).await?;
+    process.ensure(None, START_PATIENCE, || Ok(run()), async || has_joined()).await?;
     match fs::remove_file(&join_file) {
         Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => Err(fault.into()),
         _ => Ok(()),
@@ -236,21 +232,23 @@ async fn join_token(client: &Client, region: &str) -> Result<String> {
     Err(CliError::new(Kind::Conflict, format!("the names local-1 to local-{NAMES_TRIED_MAX} are taken in {region}")))
 }
 
-/// Waits until the three probes are live and, when there are checks, a sample is stored.
-async fn healthy(client: &Client) -> Result<Names> {
+/// Waits until the three probes are live and, when some check runs often enough, a new sample of it is stored.
+async fn healthy(layout: &Layout, client: &Client) -> Result<Names> {
     let _step = Step::begin("waiting for the first samples");
     let watch = Stopwatch::start();
     loop {
         let probes = client.list_probes(wire::ListProbesRequest {}).await?.probes;
         let live = |region: &str| probes.iter().any(|p| p.region == region && p.state == "live");
-        let names = Names::load(client).await?;
-        let sampled = !names.any_running() || {
-            let request = wire::ListSamplesRequest { last_s: 60, limit: 1, ..Default::default() };
+        let checks = client.list_checks(wire::ListChecksRequest {}).await?.checks;
+        let sampled = !checks.iter().any(|check| is_sampled_soon(check, &probes)) || {
+            // Only what was measured since this wait began shows that the mesh works now.
+            let request =
+                wire::ListSamplesRequest { last_s: watch.elapsed().as_secs() + 1, limit: 1, ..Default::default() };
             !client.list_samples(request).await?.samples.is_empty()
         };
         let silent: Vec<&str> = PROBES.iter().map(|(region, _)| *region).filter(|region| !live(region)).collect();
         if silent.is_empty() && sampled {
-            return Ok(names);
+            return Ok(Names::of(checks));
         }
         if watch.elapsed() > HEALTH_PATIENCE {
             let what = if silent.is_empty() {
@@ -258,17 +256,34 @@ async fn healthy(client: &Client) -> Result<Names> {
             } else {
                 format!("no probe is live in {}", silent.join(", "))
             };
+            let logs = layout.path("log");
             return Err(CliError::new(Kind::Unavailable, format!("after {} s {what}", HEALTH_PATIENCE.as_secs()))
-                .hint("the logs are in .sonde/log; run `make up` again once the cause is gone"));
+                .hint(format!("the logs are in {}; run `make up` again once the cause is gone", logs.display())));
         }
         tokio::time::sleep(LOOK_PERIOD).await;
     }
 }
 
+/// Whether a live local probe runs this check at least every [`SOON`].
+fn is_sampled_soon(check: &wire::Check, probes: &[wire::Probe]) -> bool {
+    let Some(definition) = check.definition.as_ref().filter(|_| !check.paused) else { return false };
+    let (kind, _) = check_kind::describe(definition.kind.as_ref());
+    let runs_it = |probe: &wire::Probe| {
+        probe.state == "live"
+            && PROBES.iter().any(|(region, _)| *region == probe.region)
+            && definition.regions.contains(&probe.region)
+            && probe.capabilities.iter().any(|word| word == kind)
+    };
+    u128::from(definition.interval_us) <= SOON.as_micros() && probes.iter().any(runs_it)
+}
+
 fn announce(layout: &Layout, ports: Ports) -> Result<()> {
     let dir = std::env::current_dir().unwrap_or_default();
     let env = layout.path("env");
-    let env = env.strip_prefix(&dir).unwrap_or(&env).display().to_string();
+    let inner = env.strip_prefix(&dir).unwrap_or(&env);
+    // A name without a slash would be looked for on PATH.
+    let env = if inner.components().count() == 1 { Path::new(".").join(inner) } else { inner.to_path_buf() };
+    let env = config::shell_word(&env.to_string_lossy());
     output::write_line(&format!(
         "The mesh is healthy: 3 probes, admin API https://127.0.0.1:{}, metrics http://127.0.0.1:{}/metrics\n\
          Next: `. {env}`, then `sonde check list`; `make down` stops it.",
@@ -276,28 +291,28 @@ fn announce(layout: &Layout, ports: Ports) -> Result<()> {
     ))
 }
 
-/// Stops a process whose program was built anew.
-async fn renew(process: &Process) -> Result<()> {
-    if process.is_outdated() {
-        let _step = Step::begin("stopping a process whose program is newer now");
+/// Stops a process whose program was built anew, or whose arguments are other ones now.
+pub(super) async fn renew(process: &Process, wanted: &Command) -> Result<()> {
+    if process.is_outdated() || process.differs_from(wanted) {
+        let _step = Step::begin("stopping a process whose program or arguments are new");
         process.stop(rustix::process::Signal::TERM).await?;
     }
     Ok(())
 }
 
-fn local(port: u16) -> SocketAddr {
+pub(super) fn local(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-fn must_be_free(name: &str, port: u16) -> Result<()> {
+pub(super) fn must_be_free(layout: &Layout, name: &str, port: u16) -> Result<()> {
     TcpListener::bind(local(port)).map(drop).map_err(|fault| {
         CliError::new(Kind::Conflict, format!("port {port} ({name}) is in use by another program: {fault}"))
-            .hint("stop that program, or change the port in .sonde/mesh.json")
+            .hint(format!("stop that program, or change the port in {}", layout.path("mesh.json").display()))
     })
 }
 
 /// Whether `GET path` is answered with 200.
-async fn answers(address: SocketAddr, path: &str) -> bool {
+pub(super) async fn answers(address: SocketAddr, path: &str) -> bool {
     let ask = async {
         let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");

@@ -1,25 +1,27 @@
 //! The live table of `make up`: the latest sample per check and region with its latency as a bar. Judges nothing.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use crossterm::{cursor, execute, terminal};
+use crossterm::{cursor, execute, queue, terminal};
 use futures::StreamExt as _;
 use sonde_proto::wire;
+use tokio::signal::unix::{SignalKind, signal};
 
+use super::frame::{self, Line, Room};
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{CliError, Kind, Result};
 use crate::output;
 
 /// Distance between two drawings on a terminal.
 const DRAW_PERIOD: Duration = Duration::from_millis(500);
 /// Distance between two printed tables when the output is not a terminal.
 const PRINT_PERIOD: Duration = Duration::from_secs(5);
-/// Width of the longest bar in characters.
-const BAR_CHARS_MAX: usize = 24;
-/// Most rows shown; a mesh with more checks is read with `sonde sample watch`.
-const ROWS_MAX: usize = 200;
+/// Distance between two looks at which checks there are.
+const NAMES_PERIOD: Duration = Duration::from_secs(2);
+/// The last line on a terminal.
+const FOOTER: &str = "Ctrl-C leaves this table; the mesh goes on.";
 
 /// Names of the checks, and in which regions they run.
 #[derive(Debug, Clone, Default)]
@@ -29,20 +31,17 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) async fn load(client: &Client) -> Result<Self> {
-        let found = client.list_checks(wire::ListChecksRequest {}).await?.checks;
-        let checks = found
-            .into_iter()
-            .filter(|check| !check.paused)
-            .map(|check| {
-                let definition = check.definition.unwrap_or_default();
-                (check.id, (definition.name, definition.regions))
-            })
-            .collect();
-        Ok(Self { checks })
+        Ok(Self::of(client.list_checks(wire::ListChecksRequest {}).await?.checks))
     }
 
-    pub(super) fn any_running(&self) -> bool {
-        !self.checks.is_empty()
+    /// The checks that run; paused ones are left out.
+    pub(super) fn of(checks: Vec<wire::Check>) -> Self {
+        let running = checks.into_iter().filter(|check| !check.paused);
+        let named = running.map(|check| {
+            let definition = check.definition.unwrap_or_default();
+            (check.id, (definition.name, definition.regions))
+        });
+        Self { checks: named.collect() }
     }
 }
 
@@ -55,41 +54,51 @@ struct Cell {
 }
 
 /// Shows the table until it is interrupted.
-pub(super) async fn run(client: &Client, names: &Names) -> Result<()> {
-    let is_terminal = std::io::stdout().is_terminal();
-    let mut cells = blank(names);
-    let mut names = names.clone();
+pub(super) async fn run(client: &Client, names: Names) -> Result<()> {
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let screen = if std::io::stdout().is_terminal() && !is_dumb { Some(Screen::enter()?) } else { None };
+    let ended = watch(client, names, screen.is_some()).await;
+    drop(screen);
+    output::write_line(ended?)
+}
+
+/// Draws until something ends it; returns what to say then.
+async fn watch(client: &Client, mut names: Names, is_terminal: bool) -> Result<&'static str> {
+    let mut cells = Cells::new();
+    merge(&mut cells, &names);
     let mut samples = client.watch_samples(wire::WatchSamplesRequest::default()).await?;
     let mut draw = tokio::time::interval(if is_terminal { DRAW_PERIOD } else { PRINT_PERIOD });
+    let mut look = tokio::time::interval(NAMES_PERIOD);
+    let (mut interrupt, mut end) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     loop {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => return output::write_line("\nThe mesh goes on; `make down` stops it."),
+            _ = interrupt.recv() => return Ok("The mesh goes on; `make down` stops it."),
+            _ = end.recv() => return Ok("The mesh goes on; `make down` stops it."),
             row = samples.next() => match row {
                 Some(row) => take(&mut cells, row?),
-                None => return output::write_line("the collector has ended the stream; `make up` starts it again"),
+                None => return Ok("The collector has ended the stream; `make up` starts it again."),
             },
-            _ = draw.tick() => {
-                let known = names.checks.len();
-                names = Names::load(client).await?;
-                if known != names.checks.len() {
+            _ = look.tick() => match Names::load(client).await {
+                Ok(found) => {
+                    names = found;
                     merge(&mut cells, &names);
                 }
-                show(is_terminal, &names, &cells)?;
-            }
+                // Whether the collector itself is gone is for the stream of samples to say.
+                Err(fault) if fault.kind == Kind::Unavailable => {}
+                Err(fault) => return Err(fault),
+            },
+            _ = draw.tick() => show(is_terminal, &lines(&names, &cells))?,
         }
     }
 }
 
+/// Cells by check and region.
 type Cells = BTreeMap<(String, String), Cell>;
 
-fn blank(names: &Names) -> Cells {
-    let mut cells = Cells::new();
-    merge(&mut cells, names);
-    cells
-}
-
+/// Keeps the cells of what still runs, and makes those of what is new.
 fn merge(cells: &mut Cells, names: &Names) {
-    cells.retain(|(check, _), _| names.checks.contains_key(check));
+    let runs = |check: &str, region: &String| names.checks.get(check).is_some_and(|(_, in_)| in_.contains(region));
+    cells.retain(|(check, region), _| runs(check, region));
     for (id, (_, regions)) in &names.checks {
         for region in regions {
             cells.entry((id.clone(), region.clone())).or_default();
@@ -105,99 +114,101 @@ fn take(cells: &mut Cells, row: wire::SampleRow) {
     }
 }
 
-fn show(is_terminal: bool, names: &Names, cells: &Cells) -> Result<()> {
-    let text = draw(names, cells);
-    let mut out = std::io::stdout().lock();
-    if is_terminal {
-        execute!(out, cursor::MoveTo(0, 0), terminal::Clear(terminal::ClearType::FromCursorDown))?;
-        writeln!(out, "{text}Ctrl-C leaves this table; the mesh goes on.")?;
-    } else {
-        writeln!(out, "{text}")?;
-    }
-    out.flush()?;
-    Ok(())
+/// One line per check and region, by name.
+fn lines<'a>(names: &'a Names, cells: &'a Cells) -> Vec<Line<'a>> {
+    let mut lines: Vec<Line<'a>> = cells
+        .iter()
+        .map(|((id, region), cell)| Line {
+            name: names.checks.get(id).map_or("", |(name, _)| name.as_str()),
+            region,
+            outcome: cell.latest.as_ref().map_or("", |row| row.outcome.as_str()),
+            total_us: cell.latest.as_ref().map(|row| row.total_us),
+            samples: cell.samples,
+            failed: cell.failed,
+            error: cell.latest.as_ref().map_or("", |row| row.error.as_str()),
+        })
+        .collect();
+    lines.sort_by_key(|line| (line.name, line.region));
+    lines
 }
 
-/// The table as text: one row per check and region, bars to a common scale.
-fn draw(names: &Names, cells: &Cells) -> String {
-    let name_of = |id: &str| names.checks.get(id).map_or("", |(name, _)| name.as_str());
-    let longest = cells.values().filter_map(|cell| cell.latest.as_ref()).map(|row| row.total_us).max().unwrap_or(0);
-    let width = cells.keys().map(|(id, _)| name_of(id).chars().count()).max().unwrap_or(0).clamp(5, 32);
-    let mut rows: Vec<_> = cells.iter().map(|((id, region), cell)| (name_of(id), region, cell)).collect();
-    rows.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
-    let mut text = format!(
-        "{:<width$}  {:<12}  {:<9}  {:>10}  {:<BAR_CHARS_MAX$}  {:>8}  {:>7}  {}\n",
-        "CHECK", "REGION", "LATEST", "LATENCY", "", "SAMPLES", "FAILED", "ERROR"
-    );
-    for (name, region, cell) in rows.iter().take(ROWS_MAX) {
-        let (outcome, latency, bar, error) = match &cell.latest {
-            Some(row) => (
-                row.outcome.as_str(),
-                output::latency(u64::from(row.total_us)),
-                bar(row.total_us, longest),
-                row.error.as_str(),
-            ),
-            None => ("-", "-".to_owned(), String::new(), ""),
-        };
-        let name: String = name.chars().take(width).collect();
-        let line = format!(
-            "{name:<width$}  {region:<12}  {outcome:<9}  {latency:>10}  {bar:<BAR_CHARS_MAX$}  {:>8}  {:>7}  {error}",
-            cell.samples, cell.failed
-        );
-        text.push_str(line.trim_end());
-        text.push('\n');
+fn show(is_terminal: bool, lines: &[Line<'_>]) -> Result<()> {
+    if !is_terminal {
+        return output::write_line(&(frame::frame(lines, None).join("\n") + "\n"));
     }
-    if rows.len() > ROWS_MAX {
-        text.push_str(&format!("... and {} more rows\n", rows.len() - ROWS_MAX));
+    let (columns, rows) = terminal::size()?;
+    let room = Room { columns: usize::from(columns), lines: usize::from(rows).saturating_sub(1) };
+    // One write per frame, each line over the old one: nothing flickers, and nothing scrolls.
+    let mut bytes = Vec::new();
+    queue!(bytes, cursor::MoveTo(0, 0))?;
+    for line in frame::frame(lines, Some(room)) {
+        bytes.extend(line.as_bytes());
+        queue!(bytes, terminal::Clear(terminal::ClearType::UntilNewLine))?;
+        bytes.extend(b"\r\n");
     }
-    text
+    bytes.extend(FOOTER.chars().take(room.columns.saturating_sub(1)).collect::<String>().as_bytes());
+    queue!(bytes, terminal::Clear(terminal::ClearType::FromCursorDown))?;
+    output::write(&bytes)
 }
 
-/// A bar of eighths of a character, so that small differences show.
-fn bar(value: u32, longest: u32) -> String {
-    const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
-    if longest == 0 {
-        return String::new();
+/// The terminal's second screen; what was on the first comes back when this is dropped.
+struct Screen;
+
+impl Screen {
+    fn enter() -> Result<Self> {
+        execute!(std::io::stdout(), terminal::EnterAlternateScreen, cursor::Hide)
+            .map_err(|fault| CliError::new(Kind::Internal, format!("the terminal cannot be used: {fault}")))?;
+        Ok(Self)
     }
-    let eighths = u64::from(value) * (BAR_CHARS_MAX as u64) * 8 / u64::from(longest);
-    let eighths = usize::try_from(eighths).unwrap_or(0).max(1);
-    let mut text = "█".repeat(eighths / 8);
-    if eighths % 8 > 0 {
-        text.push(EIGHTHS[eighths % 8]);
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // A terminal that is gone has nothing to give back.
+        let _ = execute!(std::io::stdout(), cursor::Show, terminal::LeaveAlternateScreen);
     }
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn bars_are_in_proportion() {
-        assert_eq!(bar(0, 0), "");
-        assert_eq!(bar(100, 100).chars().count(), BAR_CHARS_MAX);
-        assert_eq!(bar(50, 100).chars().count(), BAR_CHARS_MAX / 2);
-        assert_eq!(bar(1, 1_000_000), "▏");
+    fn check(id: &str, name: &str, regions: &[&str]) -> wire::Check {
+        let regions = regions.iter().map(|region| (*region).to_owned()).collect();
+        let definition = wire::CheckDefinition { name: name.to_owned(), regions, ..Default::default() };
+        wire::Check { id: id.to_owned(), definition: Some(definition), ..Default::default() }
+    }
+
+    fn sample(check: &str, region: &str) -> wire::SampleRow {
+        wire::SampleRow {
+            check_id: check.to_owned(),
+            region: region.to_owned(),
+            outcome: "failed".to_owned(),
+            error: "tls_expired".to_owned(),
+            total_us: 1_500,
+            ..Default::default()
+        }
     }
 
     #[test]
     fn every_region_of_every_check_has_its_row() {
-        let mut names = Names::default();
-        names.checks.insert("1".into(), ("web".into(), vec!["eu-west".into(), "us-east".into()]));
-        let mut cells = blank(&names);
-        take(
-            &mut cells,
-            wire::SampleRow {
-                check_id: "1".into(),
-                region: "us-east".into(),
-                outcome: "failed".into(),
-                error: "tls_expired".into(),
-                total_us: 1_500,
-                ..Default::default()
-            },
-        );
-        let text = draw(&names, &cells);
-        assert_eq!(text.lines().count(), 3);
-        assert!(text.contains("1.50 ms") && text.contains("tls_expired"), "{text}");
+        let names = Names::of(vec![check("1", "web", &["eu-west", "us-east"])]);
+        let mut cells = Cells::new();
+        merge(&mut cells, &names);
+        take(&mut cells, sample("1", "us-east"));
+        take(&mut cells, sample("2", "us-east"));
+        let lines = lines(&names, &cells);
+        assert_eq!(lines.len(), 2);
+        assert_eq!((lines[0].total_us, lines[0].samples), (None, 0));
+        assert_eq!((lines[1].total_us, lines[1].failed, lines[1].error), (Some(1_500), 1, "tls_expired"));
+    }
+
+    #[test]
+    fn what_no_longer_runs_leaves_and_what_is_new_comes() {
+        let mut cells = Cells::new();
+        merge(&mut cells, &Names::of(vec![check("1", "web", &["eu-west", "us-east"])]));
+        merge(&mut cells, &Names::of(vec![check("1", "web", &["eu-west"]), check("2", "new", &["us-east"])]));
+        let keys: Vec<_> = cells.keys().map(|(check, region)| (check.as_str(), region.as_str())).collect();
+        assert_eq!(keys, [("1", "eu-west"), ("2", "us-east")]);
     }
 }
