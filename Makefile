@@ -6,8 +6,9 @@ CARGO ?= cargo
 DIR ?= .sonde
 # The profile of `make up`; `dev` uses what the tests have built.
 PROFILE ?= mesh
-TARGET := $(or $(CARGO_TARGET_DIR),target)
-BIN := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+# Exported, so that cargo and we mean the same folder, whatever the user's cargo configuration says.
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+BIN := $(CARGO_TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 export CARGO_TERM_COLOR ?= auto
 
 .PHONY: help
@@ -16,11 +17,15 @@ help: ## Show this list
 
 .PHONY: up
 up: build ## Run a mesh on this machine and show its samples; DETACH=1 returns when it is healthy
-	@$(BIN)/sonde mesh up --dir $(DIR) $(if $(DETACH),--detach)
+	@"$(BIN)/sonde" mesh up --dir "$(DIR)" $(if $(filter-out 0 no false,$(DETACH)),--detach)
 
 .PHONY: down
 down: ## Stop the mesh; its data stays
-	@if [ -x $(BIN)/sonde ]; then $(BIN)/sonde mesh down --dir $(DIR); else echo "nothing is running: no mesh was built here"; fi
+	@ls "$(DIR)"/run/*.json >/dev/null 2>&1 || { echo "nothing is running"; exit 0; }; \
+	for sonde in "$(BIN)/sonde" "$(CARGO_TARGET_DIR)"/*/sonde; do \
+		[ ! -x "$$sonde" ] || exec "$$sonde" mesh down --dir "$(DIR)"; \
+	done; \
+	$(MAKE) --no-print-directory build && "$(BIN)/sonde" mesh down --dir "$(DIR)"
 
 .PHONY: build
 build: setup ## Build the programs that `make up` runs
@@ -39,10 +44,10 @@ test-deep: ## Long runs; none yet
 	@echo "no long runs yet"
 
 .PHONY: bench
-bench: setup ## Measure what we claim; writes benches/report.json
+bench: ## Measure what we claim; writes benches/report.json
 	@ops/setup.sh bench
 	@$(CARGO) build --locked --release --workspace --bins
-	@$(TARGET)/release/sonde-bench --report benches/report.json
+	@"$(CARGO_TARGET_DIR)/release/sonde-bench" --report benches/report.json
 
 .PHONY: fmt
 fmt: ## Format the tree

@@ -95,6 +95,16 @@ impl Engine {
         self.process.kill9();
     }
 
+    /// Stops its threads, so that it holds its connections and answers nothing.
+    pub fn freeze(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// Lets its threads go on.
+    pub fn thaw(&self) {
+        self.process.signal(Signal::CONT);
+    }
+
     /// Asks it to stop and returns its exit code.
     pub fn stop(&mut self) -> Option<i32> {
         self.process.signal(Signal::TERM);

@@ -8,13 +8,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::chaos_proxy::ChaosProxy;
 use crate::cli::Cli;
 use crate::engine::Engine;
-use crate::postgres::TestDb;
+use crate::postgres::{Cable, TestDb};
 use crate::process::{Process, program};
 use crate::wait;
 
@@ -59,6 +63,8 @@ pub struct Mesh {
     pub cable: ChaosProxy,
     /// The ClickHouse engine.
     pub engine: Engine,
+    /// The cable between collector and Postgres.
+    pub db_cable: Cable,
     /// The Postgres database.
     pub db: TestDb,
     /// Folder of everything.
@@ -71,7 +77,15 @@ impl Mesh {
     /// # Panics
     /// When a part does not start.
     pub async fn start(regions: &[&str]) -> Self {
-        Self::start_with(regions, None).await
+        Self::start_with(regions, None, "").await
+    }
+
+    /// The same with `extra` at the end of the collector's configuration.
+    ///
+    /// # Panics
+    /// When a part does not start.
+    pub async fn start_configured(regions: &[&str], extra: &str) -> Self {
+        Self::start_with(regions, None, extra).await
     }
 
     /// The same with probes that trust the CA in the PEM file `roots` besides the usual ones.
@@ -79,19 +93,20 @@ impl Mesh {
     /// # Panics
     /// When a part does not start.
     pub async fn start_trusting(regions: &[&str], roots: &Path) -> Self {
-        Self::start_with(regions, Some(roots.to_path_buf())).await
+        Self::start_with(regions, Some(roots.to_path_buf()), "").await
     }
 
-    async fn start_with(regions: &[&str], extra_roots: Option<PathBuf>) -> Self {
+    async fn start_with(regions: &[&str], extra_roots: Option<PathBuf>, extra: &str) -> Self {
         let dir = tempfile::tempdir().expect("a folder can be made");
         let db = TestDb::create();
         let engine = Engine::start().await;
         let cable = ChaosProxy::start().await;
-        let config = write_config(dir.path(), &db.url, engine.url(), cable.address());
+        let db_cable = Cable::to(&db);
+        let config = write_config(dir.path(), &db_cable.url, engine.url(), cable.address(), extra);
         bootstrap(dir.path(), &config);
         let (collector, endpoints) = serve(dir.path(), &config).await;
         cable.retarget(endpoints.mesh);
-        let mut mesh = Self { probes: Vec::new(), extra_roots, collector, endpoints, cable, engine, db, dir };
+        let mut mesh = Self { probes: Vec::new(), extra_roots, collector, endpoints, cable, engine, db_cable, db, dir };
         for region in regions {
             mesh.cli().run(&["region", "create", "--name", region]);
             mesh.add_probe(region, "one");
@@ -133,6 +148,22 @@ impl Mesh {
         let probe = &mut self.probes[index];
         probe.process.kill9();
         probe.process = start_probe(&probe.dir);
+    }
+
+    /// What a GET of `path` on the collector's web port answers: status and body.
+    ///
+    /// # Panics
+    /// When it does not answer within [`PATIENCE`].
+    pub async fn web(&self, path: &str) -> (u16, String) {
+        let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+        let uri = format!("http://{}{path}", self.endpoints.web).parse().expect("the test builds an address");
+        let answer = async {
+            let response = client.get(uri).await.expect("the web port answers");
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await.expect("the answer is complete").to_bytes();
+            (status, String::from_utf8_lossy(&body).into_owned())
+        };
+        tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| panic!("{path} is not answered"))
     }
 
     /// Starts the collector again after it was killed, on other ports behind the same cable.
@@ -181,13 +212,13 @@ impl Mesh {
     }
 }
 
-fn write_config(dir: &Path, postgres: &str, clickhouse: &str, mesh: SocketAddr) -> PathBuf {
+fn write_config(dir: &Path, postgres: &str, clickhouse: &str, mesh: SocketAddr, extra: &str) -> PathBuf {
     let data = dir.join("collector");
     let config = format!(
         "collector_id = \"test-1\"\ntrust_domain = \"test.internal\"\ndata_dir = {data:?}\n\
          [listen]\nmesh = \"127.0.0.1:0\"\nenrol = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nweb = \"127.0.0.1:0\"\n\
          [advertise]\nmesh = \"{mesh}\"\n\
-         [postgres]\nurl = {postgres:?}\n[clickhouse]\nurl = {clickhouse:?}\ndatabase = \"sonde\"\n",
+         [postgres]\nurl = {postgres:?}\n[clickhouse]\nurl = {clickhouse:?}\ndatabase = \"sonde\"\n{extra}",
     );
     let path = dir.join("collector.toml");
     fs::write(&path, config).expect("the file can be written");

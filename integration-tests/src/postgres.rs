@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use sonde_ops::mesh::postgres::{Cluster, Installation, RunAs};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -107,12 +109,23 @@ fn wait_until_ready(cluster: &Cluster, folder: &Path) {
     panic!("Postgres did not start within {START_DEADLINE:?}: {log}");
 }
 
-/// A cable between a client and a test's database, to be cut and healed.
+/// What becomes of bytes on a cable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// They pass.
+    Plugged,
+    /// Statements vanish; both ends believe that all is well.
+    Frozen,
+    /// Connections end.
+    Cut,
+}
+
+/// A cable between a client and a test's database, to be cut, frozen and healed.
 #[derive(Debug)]
 pub struct Cable {
     /// Connection URL through the cable.
     pub url: String,
-    plugged: watch::Sender<bool>,
+    state: watch::Sender<State>,
     relay: JoinHandle<()>,
     _folder: TempDir,
 }
@@ -127,20 +140,26 @@ impl Cable {
         let folder = tempfile::tempdir().expect("a folder for a socket can be made");
         let listener = UnixListener::bind(folder.path().join(SOCKET)).expect("a socket can be made");
         let url = db.url.replace(&server.display().to_string(), &folder.path().display().to_string());
-        let (plugged, state) = watch::channel(true);
+        let (sender, state) = watch::channel(State::Plugged);
         #[expect(clippy::disallowed_methods, reason = "ended by the cable's own drop")]
         let relay = tokio::spawn(relay(listener, server.join(SOCKET), state));
-        Self { url, plugged, relay, _folder: folder }
+        Self { url, state: sender, relay, _folder: folder }
     }
 
     /// Cuts every connection, and every new one as soon as it is made.
     pub fn cut(&self) {
-        self.plugged.send_replace(false);
+        self.state.send_replace(State::Cut);
     }
 
-    /// Lets new connections pass again.
+    /// Swallows every statement and ends no connection, like a server that vanishes at the worst moment: a connection still
+    /// looks good, and who uses it never gets an answer, not even after `heal`.
+    pub fn freeze(&self) {
+        self.state.send_replace(State::Frozen);
+    }
+
+    /// Lets bytes and new connections pass again.
     pub fn heal(&self) {
-        self.plugged.send_replace(true);
+        self.state.send_replace(State::Plugged);
     }
 }
 
@@ -150,18 +169,38 @@ impl Drop for Cable {
     }
 }
 
-async fn relay(listener: UnixListener, server: PathBuf, plugged: watch::Receiver<bool>) {
+async fn relay(listener: UnixListener, server: PathBuf, state: watch::Receiver<State>) {
     let mut pairs = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        pairs.spawn(pass(client, server.clone(), plugged.clone()));
+        while pairs.try_join_next().is_some() {}
+        pairs.spawn(pass(client, server.clone(), state.clone()));
     }
 }
 
 /// Passes bytes both ways until one side ends or the cable is cut.
-async fn pass(mut client: UnixStream, server: PathBuf, mut plugged: watch::Receiver<bool>) {
-    let Ok(mut server) = UnixStream::connect(server).await else { return };
+async fn pass(client: UnixStream, server: PathBuf, mut state: watch::Receiver<State>) {
+    let Ok(server) = UnixStream::connect(server).await else { return };
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let questions = state.clone();
     tokio::select! {
-        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-        _ = plugged.wait_for(|plugged| !plugged) => {}
+        () = ask(&mut from_client, &mut to_server, questions) => {}
+        _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
+        _ = state.wait_for(|state| *state == State::Cut) => {}
+    }
+}
+
+/// Passes what the client says. From the first freeze on only the message that asks whether the other end is there.
+async fn ask(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, state: watch::Receiver<State>) {
+    /// `Sync` of the protocol.
+    const SYNC: &[u8] = b"S\0\0\0\x04";
+    let mut buffer = vec![0; 64 * 1024];
+    let mut is_mute = false;
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        is_mute |= *state.borrow() == State::Frozen;
+        let said = &buffer[..count];
+        if (!is_mute || said == SYNC) && to.write_all(said).await.is_err() {
+            return;
+        }
     }
 }

@@ -124,6 +124,18 @@ const CASES: &[Case] = &[
     (&["probe", "join-token", "--region", "eu-west", "--name", "x", "--ttl", "48h"], 3, "ttl"),
     (&["sample", "list", "--check", "00000000-0000-0000-0000-000000000000"], 4, "check"),
     (&["sample", "list", "--last", "0s"], 3, "last"),
+    (&["sample", "list", "--region", "atlantis"], 3, "atlantis"),
+    (&["audit", "list", "--limit", "0"], 3, "limit"),
+    (&["check", "update", "no-such-name"], 3, "nothing to change"),
+    (&["check", "create", "tcp", "--name", "a", "--host", "x", "--port", "web", "--regions", "eu-west"], 2, "port"),
+    (
+        &["check", "create", "tcp", "--name", "a", "--host", "x", "--port", "80", "--regions", "eu-west,"],
+        2,
+        "--regions",
+    ),
+    (&["probe", "join-token", "--region", "eu-west", "--name", "x", "--ttl", "99999999999h"], 2, "--ttl"),
+    (&["--endpoint", "https://127.0.0.1:1/path", "check", "list"], 3, "--endpoint"),
+    (&["--key-file", "/dev/null", "check", "list"], 64, "/dev/null"),
     (&["sample", "list", "--limit", "0"], 3, "limit"),
     (&["sample", "list", "--limit", "100001"], 3, "limit"),
     (&["latency", "--check", "00000000-0000-0000-0000-000000000000"], 4, "check"),
@@ -243,4 +255,31 @@ async fn an_engine_refuses_a_data_folder_that_is_in_use_or_not_its_own() {
     let (code, said) = serve(other.path());
     assert_eq!(code, Some(1), "{said}");
     assert!(fs::read_dir(other.path()).unwrap().count() == 1, "nothing is written into it: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_name_reaches_the_terminal_and_a_reader_may_leave() {
+    let mesh = Mesh::start(&[]).await;
+    let cli = mesh.cli();
+    assert_eq!(cli.run(&["region", "create", "--name", "eu-west"]).code, 0);
+    let turned = "x\u{202e}y";
+    let target = ["--host", "x", "--port", "1", "--regions", "eu-west"];
+    let made = cli.run(&[&["check", "create", "tcp", "--name", turned], &target[..]].concat());
+    assert_eq!(made.code, 0, "{made:?}");
+    let listed = cli.run(&["check", "list"]);
+    assert!(listed.stdout.contains("x\\u{202e}y") && !listed.stdout.contains(turned), "{listed:?}");
+    assert_eq!(cli.json(&["check", "list"]).rows()[0]["name"], turned, "programs get it as it is");
+    let absent = cli.run(&["check", "get", "\u{1b}[2J"]);
+    assert!(absent.code == 4 && !absent.stderr.contains('\u{1b}'), "{absent:?}");
+
+    for args in [&["completion", "bash"][..], &["audit", "list"], &["check", "list", "--output", "json"]] {
+        // The read end is closed before anything is written.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(program("sonde"));
+        command.envs(cli.env.iter().cloned()).args(args).stdout(writer);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), said.as_str()), (Some(0), ""), "{args:?}");
+    }
 }

@@ -1,5 +1,7 @@
 //! What was measured is stored once, whoever is killed or cut off meanwhile.
 
+mod hung;
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;

@@ -7,6 +7,7 @@ mod bad_input;
 mod clickhouse;
 mod crash;
 mod fleet;
+mod hostile_api;
 mod ingest;
 mod local_mesh;
 mod measure;

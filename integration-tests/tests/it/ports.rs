@@ -58,7 +58,8 @@ async fn the_mesh_port_refuses_whoever_has_no_certificate() {
     assert!(said.contains("certificate required") || said.contains("alert number 116"), "{said}");
 }
 
-async fn admin_channel(mesh: &Mesh) -> Channel {
+/// A gRPC connection to one of the collector's TLS ports, without a client certificate.
+pub(crate) async fn channel(mesh: &Mesh, address: std::net::SocketAddr) -> Channel {
     let ca = mesh.dir.path().join("collector/ca.pem");
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
@@ -71,7 +72,7 @@ async fn admin_channel(mesh: &Mesh) -> Channel {
             .with_root_certificates(roots)
             .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let (connector, address) = (tokio_rustls::TlsConnector::from(Arc::new(config)), mesh.endpoints.admin);
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     Endpoint::from_static("http://admin.invalid")
         .connect_with_connector(tower_service(connector, address))
         .await
@@ -101,7 +102,7 @@ fn tower_service(
 #[tokio::test(flavor = "multi_thread")]
 async fn health_and_reflection_need_no_key() {
     let mesh = Mesh::start(&[]).await;
-    let channel = admin_channel(&mesh).await;
+    let channel = channel(&mesh, mesh.endpoints.admin).await;
     let answer = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.unwrap();
     assert_eq!(answer.into_inner().status(), ServingStatus::Serving);
 

@@ -1,0 +1,192 @@
+//! Messages that decode and mean nothing, and bytes that do not even decode.
+
+use sonde_integration_tests::mesh::Mesh;
+use sonde_proto::wire;
+use sonde_proto::wire::check_kind::Kind;
+use tonic::{Code, Status};
+
+use super::raw::{call, methods};
+use super::{bearer, key, with};
+use crate::ports::channel;
+
+/// A definition that is good.
+pub(super) fn definition() -> wire::CheckDefinition {
+    wire::CheckDefinition {
+        name: "good".into(),
+        kind: kind(Kind::Tcp(wire::TcpCheck { host: "example.com".into(), port: 80 })),
+        interval_us: 5_000_000,
+        timeout_us: 2_000_000,
+        regions: vec!["eu-west".into()],
+        degraded_after_us: 0,
+    }
+}
+
+fn kind(kind: Kind) -> Option<wire::CheckKind> {
+    Some(wire::CheckKind { kind: Some(kind) })
+}
+
+fn http(change: impl FnOnce(&mut wire::HttpCheck)) -> Option<wire::CheckKind> {
+    let mut http = wire::HttpCheck { url: "http://example.com/".into(), ..Default::default() };
+    change(&mut http);
+    kind(Kind::Http(http))
+}
+
+fn tcp(host: &str, port: u32) -> Option<wire::CheckKind> {
+    kind(Kind::Tcp(wire::TcpCheck { host: host.into(), port }))
+}
+
+/// A change that spoils a good definition.
+type Spoil = fn(&mut wire::CheckDefinition);
+
+/// The field that the refusal must begin with, and what spoils it.
+const DEFINITIONS: &[(&str, Spoil)] = &[
+    ("name", |it| it.name = "a\0b".into()),
+    ("name", |it| it.name = "\u{1b}[2J".into()),
+    ("name", |it| it.name = " ".into()),
+    ("name", |it| it.name = "x".repeat(500_000)),
+    ("kind", |it| it.kind = None),
+    ("kind", |it| it.kind = Some(wire::CheckKind { kind: None })),
+    ("interval", |it| it.interval_us = 0),
+    ("interval", |it| it.interval_us = 999_999),
+    ("interval", |it| it.interval_us = u64::MAX),
+    ("interval", |it| it.timeout_us = it.interval_us + 1),
+    ("timeout", |it| it.timeout_us = 0),
+    ("timeout", |it| it.timeout_us = u64::MAX),
+    ("degraded_after", |it| it.degraded_after_us = u64::MAX),
+    ("regions", |it| it.regions = Vec::new()),
+    ("regions", |it| it.regions = vec!["a\0b".into()]),
+    ("regions", |it| it.regions = vec![String::new()]),
+    ("regions", |it| it.regions = (0..65).map(|n| format!("region-{n}")).collect()),
+    ("regions", |it| it.regions = vec!["../etc".into()]),
+    ("http.url", |it| it.kind = http(|http| http.url = String::new())),
+    ("http.url", |it| it.kind = http(|http| http.url = "http://a/\0".into())),
+    ("http.url", |it| it.kind = http(|http| http.url = "file:///etc/passwd".into())),
+    ("http.url", |it| it.kind = http(|http| http.url = format!("http://a/{}", "y".repeat(100_000)))),
+    ("http.method", |it| it.kind = http(|http| http.method = "GET / HTTP/1.1\r\nx:".into())),
+    ("http.body", |it| it.kind = http(|http| http.body = vec![0; 64 * 1024 + 1])),
+    ("http.header", |it| {
+        it.kind = http(|http| http.headers = vec![wire::HttpHeader { name: "a\r\nb".into(), value: "c".into() }]);
+    }),
+    ("http.header", |it| {
+        it.kind = http(|http| http.headers = vec![wire::HttpHeader { name: "a".into(), value: "b\r\nc".into() }]);
+    }),
+    ("http.header", |it| {
+        it.kind = http(|http| {
+            http.headers = (0..33).map(|n| wire::HttpHeader { name: format!("x-{n}"), value: "v".into() }).collect();
+        });
+    }),
+    ("host", |it| it.kind = tcp("", 80)),
+    ("host", |it| it.kind = tcp("a\0b", 80)),
+    ("port", |it| it.kind = tcp("a", 0)),
+    ("port", |it| it.kind = tcp("a", u32::MAX)),
+    ("icmp.payload_bytes", |it| {
+        it.kind = kind(Kind::Icmp(wire::IcmpCheck { host: "a".into(), payload_bytes: u32::MAX }));
+    }),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_means_nothing_is_refused_by_its_field() {
+    let mesh = Mesh::start(&[]).await;
+    assert_eq!(mesh.cli().run(&["region", "create", "--name", "eu-west"]).code, 0);
+    let (_, secret) = key(&mesh, "all", "*", "");
+    let admin = channel(&mesh, mesh.endpoints.admin).await;
+    let audited = mesh.cli().json(&["audit", "list"]).rows().len();
+    let mut faults = Vec::new();
+    let mut expect = |what: String, field: &str, status: Option<Status>| {
+        let is_named = |it: &Status| it.code() == Code::InvalidArgument && it.message().starts_with(field);
+        if !status.as_ref().is_some_and(|it| is_named(it) && it.message().len() < 400) {
+            faults.push(format!("{what}: wanted {field}, got {status:?}"));
+        }
+    };
+    let mut checks = wire::checks_client::ChecksClient::new(admin.clone());
+    for (nth, (field, spoil)) in DEFINITIONS.iter().enumerate() {
+        let mut definition = definition();
+        spoil(&mut definition);
+        let request = wire::CreateCheckRequest { definition: Some(definition), ..Default::default() };
+        expect(format!("definition {nth}"), field, checks.create_check(with(&secret, request)).await.err());
+    }
+    let none = wire::CreateCheckRequest::default();
+    expect("no definition".into(), "definition", checks.create_check(with(&secret, none)).await.err());
+    for id in ["", "\0", "../..", "00000000-0000-0000-0000-00000000000g", &"f".repeat(100_000)] {
+        let request = wire::GetCheckRequest { id: id.to_owned() };
+        expect(format!("id {id:.20}"), "id", checks.get_check(with(&secret, request)).await.err());
+    }
+    let mut samples = wire::samples_client::SamplesClient::new(admin.clone());
+    for (field, last_s, limit, region) in
+        [("last_s", 0, 0, ""), ("last_s", u64::MAX, 0, ""), ("limit", 1, u32::MAX, ""), ("region", 1, 0, "x'; --")]
+    {
+        let request = wire::ListSamplesRequest { check_id: String::new(), last_s, limit, region: region.into() };
+        expect(format!("{request:?}"), field, samples.list_samples(with(&secret, request)).await.err());
+    }
+    let mut keys = wire::keys_client::KeysClient::new(admin.clone());
+    for (field, name, scopes, ttl_s) in [
+        ("name", "a\0", vec!["checks:read"], 0),
+        ("scopes", "k", vec![], 0),
+        ("scopes", "k", vec!["checks:*"], 0),
+        ("ttl_s", "k", vec!["checks:read"], u64::MAX),
+    ] {
+        let scopes = scopes.into_iter().map(str::to_owned).collect();
+        let request = wire::CreateKeyRequest { name: name.into(), scopes, ttl_s, workspace_id: String::new() };
+        expect(format!("{request:?}"), field, keys.create_key(with(&secret, request)).await.err());
+    }
+    let mut probes = wire::probes_client::ProbesClient::new(admin);
+    for (field, region, name, ttl_s) in
+        [("region", "a\0", "n", 0), ("name", "eu-west", "a\0", 0), ("ttl_s", "eu-west", "n", u32::MAX)]
+    {
+        let request = wire::CreateJoinTokenRequest { region: region.into(), name: name.into(), ttl_s };
+        expect(format!("{request:?}"), field, probes.create_join_token(with(&secret, request)).await.err());
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert_eq!(mesh.cli().json(&["audit", "list"]).rows().len(), audited, "nothing was half-written");
+}
+
+/// Bytes that are no message, or a message that nobody should send.
+fn bytes() -> Vec<(&'static str, Vec<u8>)> {
+    // Field 1, nested in itself: deeper than any decoder should follow.
+    let deep = (0..2_000).fold(Vec::new(), |inner: Vec<u8>, _| {
+        let mut outer = vec![0x0a];
+        prost::encoding::encode_varint(inner.len() as u64, &mut outer);
+        outer.extend(inner);
+        outer
+    });
+    vec![
+        ("a field number of zero", vec![0x00, 0x01]),
+        ("an unfinished varint", vec![0xff; 11]),
+        ("a length beyond the end", vec![0x0a, 0xff, 0xff, 0xff, 0xff, 0x07]),
+        ("text that is not UTF-8", vec![0x0a, 0x02, 0xff, 0xfe]),
+        ("groups that never end", vec![0x0b; 1_000]),
+        ("messages within messages", deep),
+        ("nothing but noise", (0..4_096_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect()),
+        ("more than fits", vec![0x0a; 2 << 20]),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_message_change_nothing() {
+    let mut mesh = Mesh::start(&[]).await;
+    let (_, secret) = key(&mesh, "all", "*", "");
+    let admin = channel(&mesh, mesh.endpoints.admin).await;
+    let enrol = channel(&mesh, mesh.endpoints.enrol).await;
+    let audited = mesh.cli().json(&["audit", "list"]).rows().len();
+    let authorization = bearer(&secret);
+    let mut faults = Vec::new();
+    for (channel, file) in [(&admin, "admin.proto"), (&enrol, "enrol.proto")] {
+        for method in methods(file) {
+            for (what, body) in bytes() {
+                // Messages without fields take whatever is well-formed, by protobuf's rules.
+                let may_pass = method.path.contains("/List") || method.path.contains("/Watch");
+                let asked = call(channel, &method.path, Some(&authorization), body);
+                let said = tokio::time::timeout(std::time::Duration::from_secs(5), asked).await;
+                match said {
+                    Ok(Err(status)) if status.code() != Code::Unavailable && !status.message().contains("panic") => {}
+                    Ok(Ok(_)) | Err(_) if may_pass => {}
+                    other => faults.push(format!("{} with {what}: {other:?}", method.path)),
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(mesh.collector.is_alive(), "{}", mesh.collector.log());
+    assert!(!mesh.collector.log().contains("panicked"), "{}", mesh.collector.log());
+    assert_eq!(mesh.cli().json(&["audit", "list"]).rows().len(), audited, "nothing was changed");
+}
