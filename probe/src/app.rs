@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::check::{Context, capabilities};
 use crate::clock::{Clock, RESYNC_PERIOD};
 use crate::config::{Config, Faults, read_bounded};
+use crate::descriptors::make_room;
 use crate::guard::{Guard, GuardError, ICMP_REMEDY};
 use crate::identity::{DataDir, FilesError, Identity, JoinError, JoinTicket, Membership, join};
 use crate::link::Link;
@@ -131,8 +132,8 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let (assign, assignments) = watch::channel(Arc::new(Assignment::default()));
     let (stop_runner, runner_stops) = watch::channel(false);
     let (stop_link, link_stops) = watch::channel(false);
-    let runner =
-        Runner::new(context, Arc::clone(&spool), clock, RunnerConfig { concurrency_max: config.concurrency_max });
+    let concurrency_max = make_room(config.concurrency_max);
+    let runner = Runner::new(context, Arc::clone(&spool), clock, RunnerConfig { concurrency_max });
     let link = Link::new(spool, dir, identity, clock, assign, link_stops);
     let tasks = Tasks {
         runner: spawn(runner.run(assignments, runner_stops)),

@@ -4,6 +4,7 @@ pub mod app;
 pub mod check;
 pub mod clock;
 pub mod config;
+pub mod descriptors;
 pub mod guard;
 pub mod identity;
 pub mod link;

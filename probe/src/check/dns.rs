@@ -11,12 +11,11 @@ use sonde_proto::model::check::{DnsSpec, RecordType};
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::time::Mono;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::Context;
 use super::reach;
 use super::trace::{Phase, Trace};
-use crate::guard::{Vetted, connect_class, rcode_class};
+use crate::guard::{Stream, Vetted, connect_class, rcode_class, send_datagram};
 
 /// What we accept over UDP: fits an IPv6 packet of the smallest MTU, so it is never fragmented.
 const PAYLOAD_BYTES_MAX: u16 = 1_232;
@@ -88,7 +87,7 @@ async fn ask_over_udp(
 ) -> Result<Message, ErrorClass> {
     let socket = context.guard.udp(server).await?;
     let from = trace.now();
-    let sent = trace.within(socket.send(&question.message)).await;
+    let sent = trace.within(send_datagram(&socket, &question.message, None)).await;
     let from = trace.close(Phase::Send, from);
     sent.unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into())).map_err(|error| connect_class(&error))?;
 
@@ -144,7 +143,7 @@ async fn ask_over_tcp(
 
 /// Reads until the announced length is there.
 async fn read_rest(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     received: &mut Vec<u8>,
     from: Mono,
     trace: &mut Trace,

@@ -2,11 +2,10 @@
 
 use sonde_proto::model::check::Host;
 use sonde_proto::model::error_class::ErrorClass;
-use tokio::net::TcpStream;
 
 use super::Context;
 use super::trace::{Phase, Trace};
-use crate::guard::{Vetted, connect_class};
+use crate::guard::{Stream, Vetted, connect_class};
 
 /// Finds the address of `host`. Phase `dns` happens only for a name.
 pub(crate) async fn find(host: &Host, port: u16, context: &Context, trace: &mut Trace) -> Result<Vetted, ErrorClass> {
@@ -22,7 +21,7 @@ pub(crate) async fn find(host: &Host, port: u16, context: &Context, trace: &mut 
 }
 
 /// Connects to `target`: phase `connect`.
-pub(crate) async fn connect(target: Vetted, context: &Context, trace: &mut Trace) -> Result<TcpStream, ErrorClass> {
+pub(crate) async fn connect(target: Vetted, context: &Context, trace: &mut Trace) -> Result<Stream, ErrorClass> {
     let dial = context.guard.tcp(target)?;
     let from = trace.now();
     let connected = trace.within(dial.connect()).await;

@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use sonde_proto::model::error_class::ErrorClass;
 use tokio::net::UdpSocket;
 
-use super::connect_class;
+use super::{connect_class, send_datagram};
 
 /// One sentence for the person who runs a probe that may not send echoes.
 pub const ICMP_REMEDY: &str = "this probe may not open ICMP sockets: set the sysctl net.ipv4.ping_group_range to a \
@@ -62,10 +62,8 @@ impl EchoSocket {
     /// The class of the failure.
     pub async fn send(&self, message: &[u8]) -> Result<(), ErrorClass> {
         // Port 0: a raw IPv6 socket takes the port for a protocol number.
-        match self.socket.send_to(message, SocketAddr::new(self.target, 0)).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(send_class(&error)),
-        }
+        let to = SocketAddr::new(self.target, 0);
+        send_datagram(&self.socket, message, Some(to)).await.map_err(|error| send_class(&error))
     }
 
     /// Waits for one message and says how long it is and where it came from.

@@ -7,19 +7,24 @@
 mod echo;
 mod fault;
 mod resolve;
+mod stream;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
 use sonde_proto::model::address::Policy;
 use sonde_proto::model::check::Host;
 use sonde_proto::model::error_class::ErrorClass;
 use thiserror::Error;
-use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::net::{TcpStream, UdpSocket};
 
 pub use echo::{EchoMode, EchoSocket, ICMP_REMEDY, may_send_echoes};
 pub(crate) use fault::connect_class;
 pub(crate) use resolve::rcode_class;
+pub use stream::Stream;
+pub(crate) use stream::send_datagram;
 
 use resolve::NameService;
 
@@ -113,12 +118,10 @@ impl Guard {
     /// # Errors
     /// [`ErrorClass::ProbeError`] when this machine has no socket left.
     pub fn tcp(&self, target: Vetted) -> Result<Dial, ErrorClass> {
-        let socket = match target.0 {
-            SocketAddr::V4(_) => TcpSocket::new_v4(),
-            SocketAddr::V6(_) => TcpSocket::new_v6(),
-        };
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let socket = Socket::new(Domain::for_address(target.0), kind, Some(Protocol::TCP));
         let socket = socket.map_err(|_| ErrorClass::ProbeError)?;
-        socket.set_nodelay(true).map_err(|_| ErrorClass::ProbeError)?;
+        socket.set_tcp_nodelay(true).map_err(|_| ErrorClass::ProbeError)?;
         Ok(Dial { socket, target })
     }
 
@@ -148,7 +151,7 @@ impl Guard {
 /// A TCP socket that has not been connected yet, so that the connection alone can be timed.
 #[derive(Debug)]
 pub struct Dial {
-    socket: TcpSocket,
+    socket: Socket,
     target: Vetted,
 }
 
@@ -157,12 +160,33 @@ impl Dial {
     ///
     /// # Errors
     /// The system's error; [`connect_class`] names its class.
-    pub async fn connect(self) -> io::Result<TcpStream> {
-        let stream = self.socket.connect(self.target.0).await?;
+    pub async fn connect(self) -> io::Result<Stream> {
+        let begun = match self.begin() {
+            // Between two sockets of one machine the handshake is over by now: asking again says so, while waiting to
+            // be told would measure our own event loop.
+            Err(Errno::INPROGRESS) => self.begin(),
+            begun => begun,
+        };
+        let is_done = match begun {
+            Ok(()) | Err(Errno::ISCONN) => true,
+            Err(Errno::ALREADY | Errno::INPROGRESS | Errno::INTR) => false,
+            Err(error) => return Err(error.into()),
+        };
+        let stream = TcpStream::from_std(self.socket.into())?;
+        if !is_done {
+            stream.writable().await?;
+            if let Some(error) = stream.take_error()? {
+                return Err(error);
+            }
+        }
         // A closed port of this machine from which the kernel happened to dial connects to itself.
         if self.target.0.ip().is_loopback() && stream.local_addr()? == self.target.0 {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        Ok(stream)
+        Ok(Stream::new(stream))
+    }
+
+    fn begin(&self) -> Result<(), Errno> {
+        rustix::net::connect(&self.socket, &self.target.0)
     }
 }

@@ -33,7 +33,7 @@ const LOCK: &str = "lock";
 #[derive(Debug, Error)]
 pub enum FilesError {
     /// It cannot be made, read or written.
-    #[error("data_dir: `{path}` cannot be used ({source}); give a folder that this user may write")]
+    #[error("data_dir: `{path}` cannot be used ({source}); {}", remedy(source))]
     Unusable {
         /// The file or folder.
         path: PathBuf,
@@ -63,6 +63,15 @@ pub enum FilesError {
     /// No randomness.
     #[error("a private key could not be made ({0})")]
     Key(#[from] rcgen::Error),
+}
+
+/// What to do about a file that cannot be used.
+fn remedy(error: &io::Error) -> &'static str {
+    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        "make room on its disk"
+    } else {
+        "give a folder that this user may write"
+    }
 }
 
 /// `state.json`.

@@ -72,7 +72,7 @@ impl Link {
             (identity.membership.bundle_version, identity.valid.1.since(self.clock.wall()).as_secs() / 3_600);
         info!(bundle_version, hours, "the certificate is renewed");
         self.spool.drive(|session, _, _| session.set_bundle_version(bundle_version));
-        self.renewal = Renewal::new(identity.valid, rand::random());
+        self.renewal = Renewal::after(identity.valid, self.clock.wall(), rand::random());
         self.identity = identity;
         Ok(())
     }

@@ -44,6 +44,15 @@ impl Renewal {
         Self { state: State::Resting { until }, life, pauses: Backoff::new(base, cap) }
     }
 
+    /// For a certificate that has just come, at `wall`. A clock that is far ahead sees half of its life in the past
+    /// already, and would ask for one certificate after the other: the next one has the longest pause to wait.
+    pub(super) fn after(valid: (Wall, Wall), wall: Wall, jitter: u64) -> Self {
+        let mut renewal = Self::new(valid, jitter);
+        let earliest = wall + (renewal.life / 20).clamp(SHORTEST, PAUSE_MAX);
+        renewal.state = State::Resting { until: renewal.next_at().max(earliest) };
+        renewal
+    }
+
     /// Whether it is time to ask.
     pub(super) fn is_due(&self, wall: Wall) -> bool {
         match self.state {
@@ -138,6 +147,15 @@ mod tests {
         assert_eq!(renewal.next_at(), Wall(30_000_000));
         let pauses: u64 = (0..5).map(|_| renewal.note_failed(Wall(0), u64::MAX).as_secs()).sum();
         assert!(pauses <= 15, "{pauses}");
+    }
+
+    #[test]
+    fn a_clock_that_is_far_ahead_does_not_ask_at_once_again() {
+        let late = Wall(14 * HOUR_US);
+        let renewal = Renewal::after(DAY, late, 0);
+        assert!(!renewal.is_due(late));
+        assert_eq!(renewal.next_at(), Wall(late.0 + HOUR_US / 4));
+        assert_eq!(Renewal::after(DAY, Wall(0), 100).next_at(), Wall(12 * HOUR_US));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use sonde_proto::model::assignment::Assignment;
 use sonde_proto::model::check::TIMEOUT_MAX;
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::sample::{RunKind, Sample};
-use sonde_proto::model::time::Wall;
+use sonde_proto::model::time::{Mono, Wall};
 use sonde_scheduler::{Agenda, Due};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -33,6 +33,9 @@ const OVERTIME: Duration = Duration::from_secs(1);
 
 /// Longest sleep without a look at the clock: the wall clock may be corrected meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// An overloaded probe passes over many slots per second; it says how many this often.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// A run that begins later than this after its slot is reported as late.
 const LATE_AFTER: Duration = Duration::from_secs(1);
@@ -51,13 +54,29 @@ pub struct Runner {
     clock: Clock,
     config: RunnerConfig,
     agenda: Agenda,
+    /// The latest instant that the wall clock has shown.
+    latest: Wall,
+    /// Slots passed over since the last complaint, and when the next one may come.
+    passed_over: u64,
+    complains_at: Mono,
     running: JoinSet<()>,
 }
 
 impl Runner {
     /// A runner without work.
     pub fn new(context: Arc<Context>, spool: Arc<Spool>, clock: Clock, config: RunnerConfig) -> Self {
-        Self { context, spool, clock, config, agenda: Agenda::new(), running: JoinSet::new() }
+        let latest = clock.wall();
+        Self {
+            context,
+            spool,
+            clock,
+            config,
+            agenda: Agenda::new(),
+            latest,
+            passed_over: 0,
+            complains_at: clock.now(),
+            running: JoinSet::new(),
+        }
     }
 
     /// Runs whatever `assignments` holds until `stop` holds true, or its sender is gone. Then begins nothing new,
@@ -100,13 +119,49 @@ impl Runner {
         }
     }
 
+    /// Follows a wall clock that was turned back, at `now`. It only is when it was wrong by far more than it drifts,
+    /// and then the slots up to `latest` were not what they seemed to be: without this, nothing would be measured until
+    /// they come again.
+    fn follow(&mut self, now: Wall) {
+        if now < self.latest {
+            let back_us = self.latest.micros_since(now);
+            tracing::warn!(back_us, "the clock was turned back; slots begin anew from its present time");
+            let mut assignment = Assignment::clone(self.agenda.assignment());
+            for assigned in assignment.checks.values_mut() {
+                // What was in force stays in force.
+                assigned.from = assigned.from.min(now);
+            }
+            self.agenda = Agenda::new();
+            self.agenda.replace(Arc::new(assignment), now);
+        }
+        self.latest = now;
+    }
+
+    /// Says that slots were passed over, but not for each of them.
+    fn complain(&mut self) {
+        let now = self.clock.now();
+        if self.passed_over > 0 && now >= self.complains_at {
+            let (slots, bound) = (self.passed_over, self.config.concurrency_max);
+            tracing::warn!(
+                slots,
+                concurrency_max = bound,
+                "slots were passed over: the probe has more to do than it can"
+            );
+            self.passed_over = 0;
+            self.complains_at = now + COMPLAIN_EVERY;
+        }
+    }
+
     fn start_due(&mut self) {
+        self.follow(self.clock.wall());
+        self.complain();
         while self.has_room() {
-            let Some(due) = self.agenda.pop_due(self.clock.wall()) else {
+            let Some(due) = self.agenda.pop_due(self.latest) else {
                 return;
             };
             if due.skipped > 0 {
-                tracing::warn!(check.id = %due.check, skipped = due.skipped, "slots passed over: the probe is behind");
+                tracing::debug!(check.id = %due.check, skipped = due.skipped, "slots passed over");
+                self.passed_over = self.passed_over.saturating_add(due.skipped);
             }
             self.running.spawn(run_one(due, Arc::clone(&self.context), Arc::clone(&self.spool)));
             // A run may have ended while others were started.

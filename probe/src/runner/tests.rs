@@ -258,3 +258,22 @@ async fn a_run_that_panics_or_never_ends_is_a_failed_one() {
     let endless = guarded(std::future::pending(), Duration::from_millis(5), began).await;
     assert_eq!((endless.outcome, endless.error), (Outcome::Failed, Some(ErrorClass::Timeout)));
 }
+
+#[tokio::test]
+async fn a_clock_that_is_turned_back_does_not_silence_the_probe() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let bench = Bench::new();
+    let config = RunnerConfig { concurrency_max: NonZeroUsize::MIN };
+    let mut runner = Runner::new(Arc::clone(&bench.context), Arc::clone(&bench.spool), Clock::system(), config);
+    let (_listener, addr) = listener().await;
+    let (interval, now) = (Duration::from_secs(5), Clock::system().wall());
+    runner.agenda.replace(assignment(1, [assigned(1, tcp_kind(addr), interval)]), now);
+    let next = runner.agenda.next_due().unwrap();
+    runner.follow(now + Duration::from_secs(1));
+    assert_eq!(runner.agenda.next_due(), Some(next), "a clock that goes on changes nothing");
+    runner.follow(now - HOUR);
+    let due = runner.agenda.next_due().unwrap();
+    assert!(due >= now - HOUR && due <= now - HOUR + interval, "{due:?}");
+    runner.follow(now - HOUR);
+    assert_eq!(runner.agenda.next_due(), Some(due), "a clock that stands changes nothing");
+}

@@ -15,16 +15,19 @@ mod records;
 mod request;
 mod stream;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use http_body_util::Full;
 use sonde_proto::model::check::{HttpSpec, HttpVersion};
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::time::Mono;
-use tokio::net::TcpStream;
 
 use super::trace::{Phase, Trace};
 use super::{Context, reach, tls};
+use crate::guard::Stream;
 
 use exchange::{Fault, Progress};
 use marks::Marks;
@@ -67,7 +70,7 @@ pub(crate) async fn run(spec: &HttpSpec, context: &Context, trace: &mut Trace) -
 async fn open(
     spec: &HttpSpec,
     target: &Target,
-    tcp: TcpStream,
+    tcp: Stream,
     marks: &Arc<Marks>,
     context: &Context,
     trace: &mut Trace,

@@ -4,12 +4,12 @@
 //! on top, above TLS, and knows which bytes they were.
 
 use std::io;
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::Speech;
@@ -18,11 +18,12 @@ use super::marks::Marks;
 use super::records::Records;
 use crate::check::tls::tls_error;
 use crate::clock::Clock;
+use crate::guard::Stream;
 
 /// The socket.
 #[derive(Debug)]
 pub(super) struct Wire {
-    tcp: TcpStream,
+    tcp: Stream,
     clock: Clock,
     marks: Arc<Marks>,
     /// `Some` when TLS runs over it.
@@ -30,7 +31,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(tcp: TcpStream, clock: Clock, marks: Arc<Marks>, secure: bool) -> Self {
+    pub(super) fn new(tcp: Stream, clock: Clock, marks: Arc<Marks>, secure: bool) -> Self {
         Self { tcp, clock, marks, records: secure.then(Records::default) }
     }
 }
@@ -60,6 +61,22 @@ impl AsyncWrite for Wire {
         Poll::Ready(Ok(written))
     }
 
+    /// TLS ends its handshake with two records, which need not be two packets.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.tcp).poll_write_vectored(cx, bufs))?;
+        this.marks.wire_written.set(this.clock.now());
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().tcp).poll_flush(cx)
     }
@@ -85,15 +102,56 @@ pub(super) struct Stamped {
     frames: Option<(Frames, Frames)>,
     /// The end of the request has been written, but perhaps not handed to the kernel.
     unflushed: bool,
+    opening: Opening,
+}
+
+/// Who speaks first. A server of HTTP/2 may send its settings before it hears anything, and an implementation that
+/// finds them there reads and answers them before it sends what it has. The request of a run does not wait for that.
+#[derive(Debug)]
+enum Opening {
+    /// The head of the request has not been handed over; a reader waits.
+    Silent { reader: Option<Waker> },
+    /// It has been written, but perhaps not handed to the kernel.
+    Written { reader: Option<Waker> },
+    /// Reading is free.
+    Over,
+}
+
+impl Opening {
+    /// Lets the reader go.
+    fn end(&mut self) {
+        if let Self::Silent { reader } | Self::Written { reader } = std::mem::replace(self, Self::Over)
+            && let Some(reader) = reader
+        {
+            reader.wake();
+        }
+    }
+
+    fn note_head(&mut self) {
+        if let Self::Silent { reader } = self {
+            *self = Self::Written { reader: reader.take() };
+        }
+    }
+
+    /// Whether reading has to wait; `cx` is woken when it no longer has to.
+    fn holds(&mut self, cx: &Context<'_>) -> bool {
+        match self {
+            Self::Silent { reader } | Self::Written { reader } => {
+                *reader = Some(cx.waker().clone());
+                true
+            }
+            Self::Over => false,
+        }
+    }
 }
 
 impl Stamped {
     pub(super) fn new(transport: Transport, speech: Speech, marks: Arc<Marks>) -> Self {
-        let frames = match speech {
-            Speech::Http1 => None,
-            Speech::Http2 => Some((Frames::outbound(), Frames::inbound())),
+        let (frames, opening) = match speech {
+            Speech::Http1 => (None, Opening::Over),
+            Speech::Http2 => (Some((Frames::outbound(), Frames::inbound())), Opening::Silent { reader: None }),
         };
-        Self { transport, marks, frames, unflushed: false }
+        Self { transport, marks, frames, unflushed: false, opening }
     }
 
     fn note_read(&mut self, bytes: &[u8]) {
@@ -124,13 +182,22 @@ impl Stamped {
     fn note_written(&mut self, bytes: &[u8]) {
         let is_request = match &mut self.frames {
             None => self.marks.first_byte.get().is_none(),
-            Some((outbound, _)) => outbound.feed(bytes).end,
+            Some((outbound, _)) => {
+                let seen = outbound.feed(bytes);
+                if seen.head {
+                    self.opening.note_head();
+                }
+                seen.end
+            }
         };
         self.unflushed |= is_request;
     }
 
     /// HTTP/1 writes head and body, then flushes once: they fit its buffer, see `exchange::BUFFER_BYTES_MAX`.
     fn note_flushed(&mut self) {
+        if matches!(self.opening, Opening::Written { .. }) {
+            self.opening.end();
+        }
         if self.unflushed
             && let Some(taken) = self.marks.wire_written.get()
         {
@@ -151,6 +218,9 @@ impl Stamped {
 impl AsyncRead for Stamped {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.opening.holds(cx) {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let read = match &mut this.transport {
             Transport::Plain(wire) => Pin::new(wire).poll_read(cx, buf),
@@ -181,14 +251,19 @@ impl AsyncWrite for Stamped {
             Transport::Plain(wire) => Pin::new(wire).poll_write(cx, buf),
             Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
         };
-        match ready!(written) {
-            Ok(length) => {
+        match written {
+            Poll::Ready(Ok(length)) => {
                 this.note_written(&buf[..length]);
                 Poll::Ready(Ok(length))
             }
-            Err(error) => {
+            Poll::Ready(Err(error)) => {
                 this.note_failure(&error);
                 Poll::Ready(Err(error))
+            }
+            Poll::Pending => {
+                // A peer that takes nothing may first want to be heard.
+                this.opening.end();
+                Poll::Pending
             }
         }
     }
@@ -199,21 +274,26 @@ impl AsyncWrite for Stamped {
             Transport::Plain(wire) => Pin::new(wire).poll_flush(cx),
             Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         };
-        match ready!(flushed) {
-            Ok(()) => {
+        match flushed {
+            Poll::Ready(Ok(())) => {
                 this.note_flushed();
                 Poll::Ready(Ok(()))
             }
-            Err(error) => {
+            Poll::Ready(Err(error)) => {
                 this.note_failure(&error);
                 Poll::Ready(Err(error))
+            }
+            Poll::Pending => {
+                this.opening.end();
+                Poll::Pending
             }
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().transport {
-            Transport::Plain(wire) => Pin::new(wire).poll_shutdown(cx),
+            // The run is over, and closing the socket says so as well.
+            Transport::Plain(_) => Poll::Ready(Ok(())),
             Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
     }

@@ -5,6 +5,7 @@ mod dns;
 mod http;
 mod http2;
 mod icmp;
+mod observer;
 mod resolve;
 mod servers;
 mod tcp;
