@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::engine::Server;
 use super::layout::{Layout, Ports, write_private};
 use crate::error::Result;
 
@@ -26,8 +27,18 @@ fn write_changed(path: &Path, text: &str) -> Result<bool> {
 }
 
 /// The collector's file. Says whether it changed.
-pub(super) fn collector(layout: &Layout, ports: Ports, postgres_url: &str, clickhouse_url: &str) -> Result<bool> {
+pub(super) fn collector(layout: &Layout, ports: Ports, postgres_url: &str, clickhouse: &Server) -> Result<bool> {
     let folder = layout.folder("collector")?;
+    let mut access = String::new();
+    if let Some(user) = &clickhouse.user {
+        access.push_str(&format!("user = {}\n", quoted(user)));
+    }
+    let password_file = folder.join("clickhouse-password");
+    let mut changed = false;
+    if let Some(password) = &clickhouse.password {
+        changed = write_changed(&password_file, password)?;
+        access.push_str(&format!("password_file = {}\n", quoted_path(&password_file)));
+    }
     let text = format!(
         "# Written by `sonde mesh up`; changes are overwritten.\n\
          collector_id = \"local-1\"\n\
@@ -42,16 +53,16 @@ pub(super) fn collector(layout: &Layout, ports: Ports, postgres_url: &str, click
          url = {postgres}\n\n\
          [clickhouse]\n\
          url = {clickhouse}\n\
-         database = \"sonde\"\n",
+         database = \"sonde\"\n{access}",
         data = quoted_path(&folder),
         mesh = ports.mesh,
         enrol = ports.enrol,
         admin = ports.admin,
         web = ports.web,
         postgres = quoted(postgres_url),
-        clickhouse = quoted(clickhouse_url),
+        clickhouse = quoted(&clickhouse.url),
     );
-    write_changed(&folder.join("collector.toml"), &text)
+    Ok(write_changed(&folder.join("collector.toml"), &text)? || changed)
 }
 
 /// The file of one probe; returns its path. Local probes may measure loopback, because their own file says so.

@@ -113,6 +113,20 @@ impl Layout {
         Ok(memory)
     }
 
+    /// Whether ports were chosen before.
+    pub fn has_memory(&self) -> bool {
+        self.dir.join("mesh.json").exists()
+    }
+
+    /// Chooses other ports and remembers them.
+    ///
+    /// # Errors
+    /// When the memory cannot be read or written, or no port is free.
+    pub fn choose_ports_anew(&self) -> Result<()> {
+        let memory = self.memory()?;
+        self.remember(&Memory { ports: free_ports()?, ..memory })
+    }
+
     /// Writes what is to be remembered.
     ///
     /// # Errors
@@ -161,8 +175,12 @@ fn write_draft(draft: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.sync_all()
 }
 
+/// Ports that are free now, looked for from a random place on: two meshes that begin at one moment should not choose alike.
 fn free_ports() -> Result<Ports> {
-    let mut free = PORTS.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+    let (_, draw) = uuid::Uuid::new_v4().as_u64_pair();
+    let begin = PORTS.start + u16::try_from(draw % u64::from(PORTS.end - PORTS.start)).unwrap_or(0);
+    let around = (begin..PORTS.end).chain(PORTS.start..begin);
+    let mut free = around.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
     let mut next = || {
         free.next().ok_or_else(|| {
             CliError::new(Kind::Unavailable, format!("no port between {} and {} is free", PORTS.start, PORTS.end))

@@ -9,6 +9,7 @@ use std::time::Duration;
 use sonde_proto::wire;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::engine::Server;
 use super::layout::{Layout, Memory, Ports, write_private};
 use super::postgres::{Cluster, DATABASE, Installation};
 use super::process::Process;
@@ -32,20 +33,37 @@ pub(super) const HEALTH_REQUEST_PATIENCE: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_secs(5);
 /// Distance between two looks at the mesh's health.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
+/// How often a new mesh chooses its ports before it gives up.
+const PORT_CHOICES_MAX: u32 = 4;
 /// Where a root caller's Postgres keeps its data: its user cannot be expected to enter the checkout.
 const ROOT_DATA: &str = "/var/lib/sonde-local";
 
 /// Brings the whole mesh up.
 pub(super) async fn up(layout: &Layout) -> Result<(Client, Names)> {
+    let is_new = !layout.has_memory();
+    let mut choices = 1;
+    loop {
+        match bring_up(layout).await {
+            // Another program took a port between its choice and its use; nobody has been told of these ports yet.
+            Err(fault) if is_new && fault.kind == Kind::Conflict && choices < PORT_CHOICES_MAX => {
+                choices += 1;
+                layout.choose_ports_anew()?;
+            }
+            done => return done,
+        }
+    }
+}
+
+async fn bring_up(layout: &Layout) -> Result<(Client, Names)> {
     let mut memory = layout.memory()?;
     layout.folder("run")?;
     layout.folder("log")?;
     let cluster = cluster(layout, &memory)?;
     postgres(layout, &cluster).await?;
-    let clickhouse_url = engine::ready(layout, memory.ports).await?;
-    collector(layout, memory.ports, &cluster, &clickhouse_url).await?;
+    let clickhouse = engine::ready(layout, memory.ports).await?;
+    collector(layout, memory.ports, &cluster, &clickhouse).await?;
     demo(layout, memory.ports).await?;
-    config::env_file(layout, memory.ports, &clickhouse_url)?;
+    config::env_file(layout, memory.ports, &clickhouse.named)?;
     let client = Client::connect(&access(layout, memory.ports)).await?;
     regions(&client).await?;
     for (region, name) in PROBES {
@@ -122,9 +140,9 @@ fn owner(layout: &Layout) -> Result<String> {
     Ok(layout.memory()?.id.to_string())
 }
 
-async fn collector(layout: &Layout, ports: Ports, cluster: &Cluster, clickhouse_url: &str) -> Result<()> {
+async fn collector(layout: &Layout, ports: Ports, cluster: &Cluster, clickhouse: &Server) -> Result<()> {
     let process = Process::at(layout, COLLECTOR);
-    let changed = config::collector(layout, ports, &cluster.url(DATABASE), clickhouse_url)?;
+    let changed = config::collector(layout, ports, &cluster.url(DATABASE), clickhouse)?;
     let config = layout.path("collector/collector.toml");
     let serve = || {
         let mut command = Command::new(layout.program("sonde-collector"));

@@ -30,15 +30,18 @@ fn memory(mesh: &LocalMesh) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_clickhouse_is_used_instead_of_an_own_one() {
-    let engine = Engine::start().await;
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    fs::write(secret.path(), "p@ss word").unwrap();
+    let engine = Engine::start_with(&["--password-file", secret.path().to_str().unwrap()]).await;
+    let named = engine.url().replace("http://", "http://default:p%40ss%20word@");
     let mesh = LocalMesh::new();
     let (started, said) = up(&mesh, "nonsense");
     assert!(!started && said.contains("SONDE_CLICKHOUSE_URL") && said.contains("http://host:port"), "{said}");
-    let (started, said) = up(&mesh, engine.url());
+    let (started, said) = up(&mesh, &named);
     assert!(started, "{said}");
     assert!(!mesh.dir.join("clickhouse").exists(), "no engine of its own was started");
     let cli = mesh.cli();
-    let is_named = cli.env.iter().any(|(name, value)| name == "SONDE_CLICKHOUSE" && value == engine.url());
+    let is_named = cli.env.iter().any(|(name, value)| name == "SONDE_CLICKHOUSE" && *value == named);
     assert!(is_named, "{:?}", cli.env);
     wait::until(PATIENCE, "samples in that server", async || {
         let rows = cli.json(&["sample", "list", "--check", "demo-healthy"]).rows();
