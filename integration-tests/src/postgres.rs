@@ -58,6 +58,11 @@ impl TestDb {
     }
 }
 
+/// The cluster of this process's databases, running.
+pub fn cluster() -> &'static Cluster {
+    &server().cluster
+}
+
 struct Server {
     cluster: Cluster,
     /// Its standard input is what keeps the server alive.

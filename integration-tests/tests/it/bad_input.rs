@@ -6,6 +6,7 @@ use std::process::Command;
 use sonde_integration_tests::cli::Cli;
 use sonde_integration_tests::engine::Engine;
 use sonde_integration_tests::mesh::Mesh;
+use sonde_integration_tests::postgres::cluster;
 use sonde_integration_tests::process::program;
 
 /// What is typed, the exit code, and what the sentence must contain.
@@ -233,6 +234,15 @@ async fn a_collector_refuses_to_start_on_what_it_cannot_use() {
     let (code, said) = serve(&format!("colour = \"red\"\n{good}"));
     assert_eq!(code, Some(64), "{said}");
     assert!(said.contains("colour"), "{said}");
+}
+
+#[test]
+fn a_second_postgres_refuses_a_data_folder_that_is_in_use() {
+    let fault = cluster().serve().unwrap_err();
+    assert!(fault.message.contains("in use by another Postgres"), "{}", fault.message);
+    assert!(fault.message.contains(&cluster().data.display().to_string()), "{}", fault.message);
+    assert!(fault.hint.is_some_and(|hint| hint.contains("stop that server")));
+    assert!(cluster().is_ready(), "the server that was there goes on");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,6 +30,8 @@ const DISPLAY_NAME: &str = "sonde-clickhouse";
 const CONNECTIONS_MAX: usize = 256;
 /// Longest time for the head of a request.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
+/// Rest after an accept that failed, for example for want of descriptors, so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What running statements get when the process is asked to stop.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// What is left of it for closing the engine's connections.
@@ -103,7 +105,7 @@ async fn serve(listener: TcpListener, server: Arc<Server>) -> anyhow::Result<()>
             }
             Err(error) => {
                 warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
