@@ -20,7 +20,9 @@ need() {
     package=$1
     shift
     for command in "$@"; do
-        command -v "$command" >/dev/null 2>&1 || { missing="$missing $package"; return 0; }
+        # Administration programs are not on every user's path.
+        (PATH="$PATH:/usr/sbin:/sbin" && command -v "$command") >/dev/null 2>&1 ||
+            { missing="$missing $package"; return 0; }
     done
 }
 
@@ -64,9 +66,41 @@ find_missing() {
         has_venv || missing="$missing python3-venv"
         # Contributors who may not send echo requests get a network of their own, which `ip` switches on.
         need iproute2 ip
+        # The chaos runs give each part a network of its own and cut links.
+        need nftables nft
+        need util-linux unshare nsenter
+        need mount mount
+        # The logs of long runs name the commit.
+        need git git
         ;;
     bench) need wrk wrk ;;
     esac
+}
+
+# The peer of the bench, from the distribution. It is unpacked into the user's cache and not installed: the package would
+# start a server on every address of this machine.
+victoria="${XDG_CACHE_HOME:-${HOME:-}/.cache}/sonde/victoria-metrics"
+
+has_victoria() {
+    command -v victoria-metrics >/dev/null 2>&1 || [ -x "$victoria/usr/bin/victoria-metrics" ]
+}
+
+# fetch_victoria FOLDER: downloads and unpacks the package there.
+fetch_victoria() (
+    cd "$1" && apt-get download victoria-metrics && dpkg-deb --extract ./*.deb "$1" && rm -f ./*.deb
+)
+
+unpack_victoria() {
+    command -v apt-get >/dev/null 2>&1 && command -v dpkg-deb >/dev/null 2>&1 ||
+        fail "victoria-metrics is missing; install it so that it is found on PATH, then run this again"
+    mkdir -p "$(dirname "$victoria")" && work=$(mktemp -d "$victoria.XXXXXX") || fail "cannot make a folder beside $victoria"
+    if ! progress "fetching victoria-metrics" fetch_victoria "$work"; then
+        become_root
+        progress "renewing the lists of packages" $root_may apt-get update || :
+        progress "fetching victoria-metrics" fetch_victoria "$work" ||
+            { rm -rf "$work"; fail "apt-get could not download the package victoria-metrics"; }
+    fi
+    rm -rf "$victoria" && mv "$work" "$victoria" || fail "cannot write $victoria"
 }
 
 # Sets root_may to what makes a command run as root; refuses with the one line that says what to install.
@@ -128,4 +162,7 @@ find_missing
 [ -z "$missing" ] || install_missing
 if needs_engine; then
     "$here/setup-engine.sh"
+fi
+if [ "$purpose" = bench ] && ! has_victoria; then
+    unpack_victoria
 fi

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -26,6 +27,9 @@ struct Args {
     /// Small sizes, to try the bench itself: the numbers mean nothing
     #[arg(long)]
     quick: bool,
+    /// How long ClickHouse is away in the group `outage`, such as 90s or 30m; one minute unless given
+    #[arg(long, value_name = "TIME", value_parser = length)]
+    outage: Option<Duration>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -53,6 +57,18 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Longest outage: what the memory of a probe is made for, and then some.
+const OUTAGE_MAX: Duration = Duration::from_secs(7_200);
+
+fn length(text: &str) -> Result<Duration, String> {
+    let length: jiff::SignedDuration = text.parse().map_err(|_| "write a time such as 90s or 30m".to_owned())?;
+    let length = Duration::try_from(length).unwrap_or_default();
+    if length < Duration::from_secs(1) || length > OUTAGE_MAX {
+        return Err("use 1s to 2h".to_owned());
+    }
+    Ok(length)
+}
+
 fn bench(args: &Args) -> anyhow::Result<()> {
     let groups = if args.only.is_empty() { Group::ALL.to_vec() } else { args.only.clone() };
     child::demand(&groups)?;
@@ -66,7 +82,10 @@ fn bench(args: &Args) -> anyhow::Result<()> {
         eprintln!("this is not a release build: its numbers mean nothing; use `make bench`");
     }
     let runtime = tokio::runtime::Runtime::new().context("the runtime cannot start")?;
-    let sizes = if args.quick { Sizes::QUICK } else { Sizes::FULL };
+    let mut sizes = if args.quick { Sizes::QUICK } else { Sizes::FULL };
+    if let Some(outage) = args.outage {
+        sizes.outage = outage;
+    }
     let report = runtime.block_on(Box::pin(until_signal(measure(groups, sizes))))?;
     report.write(&args.report)?;
     eprintln!("\n{report}\nwritten to {}", args.report.display());
@@ -88,5 +107,19 @@ async fn until_signal<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyho
         outcome = work => outcome,
         _ = terminate.recv() => anyhow::bail!("ended by SIGTERM; no report was written"),
         _ = interrupt.recv() => anyhow::bail!("ended by SIGINT; no report was written"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_read_and_bounded() {
+        assert_eq!(length("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(length("30m"), Ok(Duration::from_secs(1_800)));
+        for text in ["", "0s", "-1m", "3h", "thirty"] {
+            assert!(length(text).is_err(), "{text}");
+        }
     }
 }

@@ -29,6 +29,9 @@ pub(crate) fn demand(groups: &[Group]) -> anyhow::Result<()> {
             .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join("wrk").is_file()));
         anyhow::ensure!(is_found, "`wrk` is not installed: run `apt-get install wrk`, then `make bench` again");
     }
+    if groups.contains(&Group::Ingest) {
+        victoria_metrics()?;
+    }
     if groups.iter().any(|group| group.needs_mesh()) {
         for name in ["sonde-clickhouse", "sonde-collector", "sonde-probe"] {
             program(name)?;
@@ -46,6 +49,25 @@ pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
     let path = own_program()?.with_file_name(name);
     anyhow::ensure!(path.is_file(), "{} is not built: run `make bench`, which builds every program", path.display());
     Ok(path)
+}
+
+/// VictoriaMetrics, on PATH or where the set-up has unpacked it.
+///
+/// # Errors
+/// When it is in neither place.
+pub(crate) fn victoria_metrics() -> anyhow::Result<PathBuf> {
+    const NAME: &str = "victoria-metrics";
+    let on_path = std::env::var_os("PATH")
+        .into_iter()
+        .flat_map(|path| std::env::split_paths(&path).map(|folder| folder.join(NAME)).collect::<Vec<_>>());
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
+    let unpacked = cache.map(|cache| cache.join("sonde").join(NAME).join("usr/bin").join(NAME));
+    on_path
+        .chain(unpacked)
+        .find(|path| path.is_file())
+        .context("`victoria-metrics` is not there: run `ops/setup.sh bench`, then `make bench` again")
 }
 
 fn own_program() -> anyhow::Result<PathBuf> {
@@ -96,6 +118,13 @@ impl Child {
         self.child.id()
     }
 
+    /// Kills it with -9 and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        // It may be gone already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Fails with the end of its log when it has ended.
     pub(crate) fn demand_alive(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
@@ -137,9 +166,8 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // It may be gone already, which is what is wanted. Its data goes with it, so it need not end in order.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Its data goes with it, so it need not end in order.
+        self.kill();
     }
 }
 

@@ -4,6 +4,7 @@ pub mod app;
 mod child;
 mod counted;
 mod cpu;
+mod http1;
 mod machine;
 mod mesh;
 mod part;

@@ -75,6 +75,19 @@ impl Report {
         Ok(())
     }
 
+    /// Adds a row that was measured once, beside the bound that it has to keep.
+    ///
+    /// # Errors
+    /// When it measured nothing.
+    pub(crate) fn add_bounded(&mut self, claim: Claim, value: f64, bound: f64) -> anyhow::Result<()> {
+        let Claim { name, unit, peer } = claim;
+        anyhow::ensure!(value.is_finite() && value > 0.0, "{name}: nothing was measured: {value} {unit}");
+        let row = Row { value, unit, peer, peer_value: bound, ratio: value / bound, n: 1 };
+        eprintln!("  {name}: {value:.3} {unit} ({peer}: {bound:.3}); ratio {:.3}", row.ratio);
+        self.rows.insert(name, row);
+        Ok(())
+    }
+
     /// Writes the report beside `path` and moves it there.
     ///
     /// # Errors
@@ -131,6 +144,15 @@ mod tests {
             assert!(report.add(CLAIM, &pairs).is_err(), "{pairs:?}");
         }
         assert!(report.rows.is_empty());
+    }
+
+    #[test]
+    fn a_single_measurement_stands_beside_its_bound() {
+        let mut report = Report::new("c".to_owned(), BTreeMap::new(), Wall(0));
+        report.add_bounded(CLAIM, 3.0, 6.0).unwrap();
+        let row = &report.rows["row"];
+        assert!((row.value, row.peer_value, row.n) == (3.0, 6.0, 1) && (row.ratio - 0.5).abs() < 1e-9, "{row:?}");
+        assert!(report.add_bounded(CLAIM, 0.0, 6.0).is_err());
     }
 
     #[test]

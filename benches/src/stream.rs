@@ -53,8 +53,14 @@ const DELIVER_MAX: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// When the collector does not let it in.
-pub(crate) async fn enrol(admin: &Client, region: &str, dir: &Path, clock: Clock) -> anyhow::Result<Identity> {
-    let join_string = crate::mesh::join_string(admin, region, "load").await?;
+pub(crate) async fn enrol(
+    admin: &Client,
+    region: &str,
+    name: &str,
+    dir: &Path,
+    clock: Clock,
+) -> anyhow::Result<Identity> {
+    let join_string = crate::mesh::join_string(admin, region, name).await?;
     let ticket = JoinTicket::parse(&join_string)?;
     let dir = DataDir::open(dir)?;
     join(&dir, &ticket, clock).await.with_context(|| format!("the load generator of {region} cannot join"))
@@ -124,6 +130,11 @@ impl Stream {
         timeout(DELIVER_MAX, delivered).await.context("samples were not confirmed in time")?
     }
 
+    /// Keeps the stream alive without a sample until it ends, which is an error.
+    pub(crate) async fn idle(mut self) -> anyhow::Result<()> {
+        self.drive(|_, _| false).await
+    }
+
     /// Moves messages until `done` says so; it is asked after every change.
     async fn drive(&mut self, mut done: impl FnMut(&mut ProbeSession, Clock) -> bool) -> anyhow::Result<()> {
         loop {
@@ -168,6 +179,7 @@ impl Stream {
         while let Some(event) = self.session.poll_event() {
             match event {
                 ProbeEvent::Assigned(_) | ProbeEvent::Live { .. } | ProbeEvent::Renewed(_) => {}
+                ProbeEvent::Forsaken => anyhow::bail!("there was no collector for too long"),
                 ProbeEvent::Drained { reason } => anyhow::bail!("the collector drains the load generator: {reason}"),
                 ProbeEvent::Lost { range } => anyhow::bail!("the load generator lost samples: {range:?}"),
                 ProbeEvent::Refused { code, detail, .. } => anyhow::bail!("samples were refused ({code}): {detail}"),

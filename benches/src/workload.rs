@@ -134,6 +134,6 @@ mod tests {
             }
         }
         assert!(samples.windows(2).all(|pair| pair[0].slot_at < pair[1].slot_at), "slots ascend");
-        assert!(codec::encode(&samples).is_ok());
+        assert!(codec::encode(&samples, &mut codec::DictionaryBuilder::new()).is_ok());
     }
 }

@@ -18,21 +18,24 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::transport::server::TcpConnectInfo;
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use crate::admin::auth::Auth;
 use crate::admin::probes::MeshView;
 use crate::clickhouse;
+use crate::clickhouse::marks::Marker;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::fleet::Fleet;
-use crate::ingest::{self, IngestHandle, Rights};
+use crate::ingest::{self, IngestHandle, IngestParts, Rights};
 use crate::link::enrol::{self, EnrolDeps};
 use crate::link::mesh::{self, MeshDeps};
 use crate::link::{accept, tls};
 use crate::live::Live;
 use crate::pki::{self, Authority, ProbeVerifier, ServerIdentity};
-use crate::store::Store;
+use crate::store::{Life, Store};
 use crate::tasks;
+use crate::tasks::collectors::LivesDeps;
 use crate::web::{self, WebDeps};
 
 use data_dir::DataDir;
@@ -89,13 +92,20 @@ struct Parts {
     rights: Arc<ArcSwap<Rights>>,
     live: Live,
     metrics: PrometheusHandle,
+    /// This life of the collector.
+    life: Life,
+    /// The one before in the same data folder.
+    predecessor: Option<Uuid>,
 }
 
 /// A running collector.
 struct App {
     parts: Arc<Parts>,
     work: JoinSet<Ended>,
+    /// Ends after everything else: the last INSERT needs it.
+    lease: JoinSet<Ended>,
     stop: watch::Sender<bool>,
+    stop_lease: watch::Sender<bool>,
     _data_dir: DataDir,
 }
 
@@ -104,8 +114,10 @@ impl App {
         let data_dir = DataDir::open(&config.data_dir)?;
         data_dir.remove_endpoints()?;
         let ports = Ports::bind(&config.listen)?;
-        let authority = pki::ensure_ca(&config.data_dir, &config.trust_domain, clock.wall())
-            .map_err(|error| anyhow!("the CA in `data_dir` cannot be used: {error}"))?
+        let life = Life { id: Uuid::new_v4(), collector_id: config.collector_id.clone() };
+        let predecessor = data_dir.succeed(life.id)?;
+        let authority = pki::ensure_ca(&config.ca_dir, &config.trust_domain, clock.wall())
+            .map_err(|error| anyhow!("the CA cannot be used: {error}"))?
             .with_lifetime(config.certificate_lifetime);
         let names = ports.certificate_names(&config);
         let identity = ServerIdentity::new(&authority, &config.collector_id, names, clock.wall())
@@ -121,13 +133,19 @@ impl App {
             rights: Arc::default(),
             live: Live::new(),
             metrics: telemetry::install()?,
+            life,
+            predecessor,
             config,
             clock,
         });
         parts.auth.reload(&parts.store).await.context("the API keys cannot be read")?;
+        let lives = lives_deps(&parts);
+        tasks::collectors::begin(&lives).await.context("no lease on inserts can be taken")?;
         let (stop, stopped) = watch::channel(false);
-        let (ingest, ingesting) =
-            ingest::start(parts.clickhouse.clone(), Arc::clone(&parts.rights), parts.live.clone(), clock);
+        let (stop_lease, lease_stopped) = watch::channel(false);
+        let mut lease = JoinSet::new();
+        lease.spawn(ended("keeping the lease", tasks::collectors::run(lives, lease_stopped)));
+        let (ingest, ingesting) = ingest::start(ingest_parts(&parts));
         let mut work = JoinSet::new();
         work.spawn(awaited("the ingest pipeline", ingesting));
         let endpoints = ports.endpoints();
@@ -135,12 +153,15 @@ impl App {
         spawn_ports(&mut work, &parts, ports, ingest, &stopped)?;
         data_dir.write_endpoints(&endpoints)?;
         info!(mesh = %endpoints.mesh, enrol = %endpoints.enrol, admin = %endpoints.admin, web = %endpoints.web, "serving");
-        Ok(Self { parts, work, stop, _data_dir: data_dir })
+        Ok(Self { parts, work, lease, stop, stop_lease, _data_dir: data_dir })
     }
 
     /// Waits until a part ends although nobody told it to.
     async fn first_failure(&mut self) -> anyhow::Error {
-        first_failure(&mut self.work).await
+        tokio::select! {
+            failure = first_failure(&mut self.work) => failure,
+            failure = first_failure(&mut self.lease) => failure,
+        }
     }
 
     /// Ends everything in order: no new work, streams end, accepted batches are settled, then the stores. The pipeline
@@ -157,6 +178,8 @@ impl App {
                     Err(error) => error!(%error, "a part of the collector panicked"),
                 }
             }
+            self.stop_lease.send_replace(true);
+            while self.lease.join_next().await.is_some() {}
             self.parts.store.close().await;
         };
         if tokio::time::timeout(DRAIN_MAX, end).await.is_err() {
@@ -172,21 +195,50 @@ fn spawn_tasks(work: &mut JoinSet<Ended>, parts: &Arc<Parts>, stop: &watch::Rece
         store: Arc::clone(&parts.store),
         state: Arc::clone(&parts.state),
         rights: Arc::clone(&parts.rights),
+        life: parts.life.clone(),
+        clock: parts.clock,
+    };
+    let lease = tasks::lease::LeaseDeps {
+        store: Arc::clone(&parts.store),
+        leader: Arc::clone(&parts.state.leader),
+        life: parts.life.clone(),
+        predecessor: parts.predecessor,
         clock: parts.clock,
     };
     let (state, store) = (&parts.state, &parts.store);
     let keys = tasks::keys::run(Arc::clone(&parts.auth), Arc::clone(store), stop.clone());
     let deny = tasks::deny::run(Arc::clone(state), Arc::clone(store), stop.clone());
-    let presence = tasks::presence::run(Arc::clone(state), Arc::clone(store), stop.clone());
+    let (life, clock) = (parts.life.clone(), parts.clock);
+    let presence = tasks::presence::run(Arc::clone(state), Arc::clone(store), life, clock, stop.clone());
+    let prune = tasks::lease::prune(Arc::clone(store), Arc::clone(&state.leader), stop.clone());
     let renew = tasks::renew::run(Arc::clone(&parts.identity), Arc::clone(&parts.authority), parts.clock, stop.clone());
     let upkeep = tasks::upkeep::run(parts.metrics.clone(), stop.clone());
     let planning = tasks::replan::run(replan, stop.clone());
     work.spawn(ended("the planner", planning));
+    work.spawn(ended("asking who leads", tasks::lease::run(lease, stop.clone())));
+    work.spawn(ended("forgetting what is long past", prune));
     work.spawn(ended("reading the keys", keys));
     work.spawn(ended("reading revocations", deny));
     work.spawn(ended("writing presence", presence));
     work.spawn(ended("renewing the certificate", renew));
     work.spawn(ended("keeping metrics small", upkeep));
+    spawn_rollups(work, parts, stop);
+}
+
+fn spawn_rollups(work: &mut JoinSet<Ended>, parts: &Arc<Parts>, stop: &watch::Receiver<bool>) {
+    let rollup = tasks::rollup::RollupDeps {
+        clickhouse: parts.clickhouse.clone(),
+        lease: parts.state.leader.subscribe(),
+        clock: parts.clock,
+    };
+    let retention = tasks::retention::RetentionDeps {
+        store: Arc::clone(&parts.store),
+        clickhouse: parts.clickhouse.clone(),
+        lease: parts.state.leader.subscribe(),
+        clock: parts.clock,
+    };
+    work.spawn(ended("computing rollups", tasks::rollup::run(rollup, stop.clone())));
+    work.spawn(ended("telling ClickHouse what to keep", tasks::retention::run(retention, stop.clone())));
 }
 
 fn spawn_ports(
@@ -258,6 +310,22 @@ async fn ended(part: &'static str, work: impl Future<Output = ()>) -> Ended {
     (part, Ok(()))
 }
 
+fn lives_deps(parts: &Parts) -> LivesDeps {
+    let (store, state) = (Arc::clone(&parts.store), Arc::clone(&parts.state));
+    LivesDeps { store, state, life: parts.life.clone(), clock: parts.clock }
+}
+
+fn ingest_parts(parts: &Parts) -> IngestParts {
+    IngestParts {
+        clickhouse: parts.clickhouse.clone(),
+        rights: Arc::clone(&parts.rights),
+        live: parts.live.clone(),
+        gate: Arc::clone(&parts.state.gate),
+        marker: Marker::new(parts.clickhouse.clone(), parts.clock),
+        clock: parts.clock,
+    }
+}
+
 fn mesh_deps(parts: &Parts, ingest: IngestHandle) -> MeshDeps {
     MeshDeps {
         ingest,
@@ -265,8 +333,9 @@ fn mesh_deps(parts: &Parts, ingest: IngestHandle) -> MeshDeps {
         authority: Arc::clone(&parts.authority),
         state: Arc::clone(&parts.state),
         clock: parts.clock,
-        collector_id: parts.config.collector_id.clone(),
+        life: parts.life.clone(),
         limits: Limits::default(),
+        alarms: Arc::default(),
     }
 }
 

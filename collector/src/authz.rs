@@ -70,6 +70,10 @@ pub enum Task {
     Keys,
     /// Reads which probes are refused.
     Deny,
+    /// Keeps leases, and forgets what is long past.
+    Lease,
+    /// Computes rollups and has the store forget.
+    Rollup,
 }
 
 impl Task {
@@ -83,6 +87,8 @@ impl Task {
             Self::Presence => "presence",
             Self::Keys => "keys",
             Self::Deny => "deny",
+            Self::Lease => "lease",
+            Self::Rollup => "rollup",
         }
     }
 }

@@ -80,7 +80,7 @@ pub async fn run(config: &Config, key_file: &Path, clock: Clock) -> Result<Repor
 
 async fn set_up(store: &Store, config: &Config, key_file: &Path, clock: Clock) -> Result<Report, BootstrapError> {
     store.migrate().await?;
-    pki::ensure_ca(&config.data_dir, &config.trust_domain, clock.wall())?;
+    pki::ensure_ca(&config.ca_dir, &config.trust_domain, clock.wall())?;
     // The file comes first: a key that is registered but known to nobody would be of no use, whereas a file whose
     // key is not registered yet is completed by the next run.
     let (secret, key_file_created) = ensure_key_file(key_file)?;

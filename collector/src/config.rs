@@ -12,8 +12,13 @@ use thiserror::Error;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use reader::Reader;
+use values::{
+    parse_absolute, parse_clickhouse_url, parse_cluster, parse_collector_id, parse_host_port, parse_identifier,
+    parse_lifetime, parse_loopback, parse_name, parse_socket, parse_trust_domain, parse_word,
+};
 
 /// Largest configuration file in bytes; a real one has less than 2 KiB.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -34,8 +39,11 @@ pub struct Config {
     pub collector_id: String,
     /// SPIFFE trust domain, such as `sonde.internal`.
     pub trust_domain: String,
-    /// Absolute path of the folder that holds the CA and what must survive a restart.
+    /// Absolute path of the folder that holds what must survive a restart; no other collector uses it.
     pub data_dir: PathBuf,
+    /// Absolute path of the folder that holds the CA, the same for every collector of the mesh; `data_dir` unless the file
+    /// says otherwise.
+    pub ca_dir: PathBuf,
     /// Addresses to listen on.
     pub listen: Listen,
     /// Addresses that others use.
@@ -96,6 +104,8 @@ pub struct ClickHouse {
     pub user: String,
     /// File with the user's password, if it has one.
     pub password_file: Option<PathBuf>,
+    /// The cluster whose servers hold the tables; `None` for one server.
+    pub cluster: Option<String>,
 }
 
 impl ClickHouse {
@@ -194,6 +204,7 @@ fn read_root(table: toml::Table, faults: &mut Vec<String>) -> Option<Config> {
     let collector_id = root.parsed("collector_id", faults, parse_collector_id);
     let trust_domain = root.parsed("trust_domain", faults, parse_trust_domain);
     let data_dir = root.parsed("data_dir", faults, parse_absolute);
+    let ca_dir = root.parsed_optional("ca_dir", faults, parse_absolute);
     let listen = root.table("listen", faults).map(|table| read_listen(table, faults));
     let advertise = root.table_optional("advertise", faults).map(|table| read_advertise(table, faults));
     if let Some(Some(listen)) = &listen {
@@ -206,6 +217,7 @@ fn read_root(table: toml::Table, faults: &mut Vec<String>) -> Option<Config> {
     Some(Config {
         collector_id: collector_id?,
         trust_domain: trust_domain?,
+        ca_dir: ca_dir.or_else(|| data_dir.clone())?,
         data_dir: data_dir?,
         listen: listen??,
         advertise: advertise.unwrap_or_default(),
@@ -273,12 +285,14 @@ fn read_clickhouse(mut table: Reader, faults: &mut Vec<String>) -> Option<ClickH
     let database = table.parsed("database", faults, parse_identifier);
     let user = table.parsed_optional("user", faults, parse_word);
     let password_file = table.parsed_optional("password_file", faults, parse_absolute);
+    let cluster = table.parsed_optional("cluster", faults, parse_cluster);
     table.finish(faults);
     Some(ClickHouse {
         url: url?,
         database: database?,
         user: user.unwrap_or_else(|| "default".to_owned()),
         password_file,
+        cluster,
     })
 }
 
@@ -286,93 +300,4 @@ fn read_certificates(mut table: Reader, faults: &mut Vec<String>) -> Option<Dura
     let lifetime = table.parsed_optional("lifetime", faults, parse_lifetime);
     table.finish(faults);
     lifetime
-}
-
-fn parse_lifetime(text: &str) -> Result<Duration, String> {
-    let units = [("h", 3_600), ("m", 60), ("s", 1)];
-    let seconds = units.into_iter().find_map(|(unit, seconds)| {
-        let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
-        count.checked_mul(seconds)
-    });
-    let seconds = seconds.ok_or_else(|| format!("`{text}` is not a duration such as `24h`, `90m` or `45s`"))?;
-    if CERTIFICATE_LIFETIME_S.contains(&seconds) {
-        return Ok(Duration::from_secs(seconds));
-    }
-    Err(format!("`{text}` is out of range; use 30s to 24h"))
-}
-
-fn parse_collector_id(text: &str) -> Result<String, String> {
-    let plain = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if plain && (1..=64).contains(&text.len()) {
-        return Ok(text.to_owned());
-    }
-    Err("use 1 to 64 of a-z, 0-9 and -".to_owned())
-}
-
-fn parse_trust_domain(text: &str) -> Result<String, String> {
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_');
-    if text.bytes().all(allowed) && (1..=253).contains(&text.len()) {
-        return Ok(text.to_owned());
-    }
-    Err("use 1 to 253 of a-z, 0-9, `.`, `-` and `_`, such as `sonde.internal`".to_owned())
-}
-
-fn parse_absolute(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if path.is_absolute() { Ok(path) } else { Err(format!("`{text}` is not an absolute path")) }
-}
-
-fn parse_socket(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("`{text}` is not `address:port`, such as `127.0.0.1:7401`"))
-}
-
-fn parse_loopback(text: &str) -> Result<SocketAddr, String> {
-    let address = parse_socket(text)?;
-    if address.ip().is_loopback() {
-        return Ok(address);
-    }
-    Err(format!("{address} is not a loopback address; this port speaks plain HTTP, so use 127.0.0.1 or [::1]"))
-}
-
-fn parse_host_port(text: &str) -> Result<String, String> {
-    let wrong = || format!("`{text}` is not `host:port`, such as `mesh.example.org:7401`");
-    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-    let port_fits = port.parse::<u16>().is_ok_and(|port| port > 0);
-    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    if !port_fits || parse_name(host).is_err() {
-        return Err(wrong());
-    }
-    Ok(text.to_owned())
-}
-
-fn parse_name(text: &str) -> Result<String, String> {
-    rustls_pki_types::ServerName::try_from(text.to_owned())
-        .map(|_| text.to_owned())
-        .map_err(|_| format!("`{text}` is neither a DNS name nor an address"))
-}
-
-fn parse_clickhouse_url(text: &str) -> Result<url::Url, String> {
-    let url = url::Url::parse(text).map_err(|reason| format!("is not a URL ({reason})"))?;
-    let plain = url.username().is_empty() && url.password().is_none();
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err("must be `http://host:port` or `https://host:port`".to_owned());
-    }
-    if !plain {
-        return Err("must not carry credentials; use `user` and `password_file`".to_owned());
-    }
-    Ok(url)
-}
-
-fn parse_identifier(text: &str) -> Result<String, String> {
-    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    let lettered = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    if plain && lettered && text.len() <= 64 {
-        return Ok(text.to_owned());
-    }
-    Err("use 1 to 64 of letters, digits and _, not starting with a digit".to_owned())
-}
-
-fn parse_word(text: &str) -> Result<String, String> {
-    let plain = !text.is_empty() && text.len() <= 128 && !text.chars().any(char::is_control);
-    plain.then(|| text.to_owned()).ok_or_else(|| "use 1 to 128 characters without control characters".to_owned())
 }

@@ -1,6 +1,6 @@
 //! What the tests of the product share: a mesh of real processes, stores, targets, a cable to cut, deadlines.
 //!
-//! Nothing here stands in for a part of the product.
+//! Nothing here stands in for a part of the product, except in `sim`, where machines of the product meet simulated stores.
 
 pub mod chaos_proxy;
 pub mod cli;

@@ -25,6 +25,11 @@ use crate::wait;
 /// Patience with anything that takes a moment on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Name of the collector's folder, log and configuration.
+const FIRST: &str = "collector";
+/// The same for the second one.
+const SECOND: &str = "collector-two";
+
 /// Addresses that the collector has bound.
 #[derive(Debug, Clone, Copy)]
 pub struct Endpoints {
@@ -49,12 +54,25 @@ pub struct Probe {
     pub process: Process,
 }
 
+/// A further collector on the same Postgres, ClickHouse and CA, behind a cable of its own.
+#[derive(Debug)]
+pub struct Second {
+    /// Its process.
+    pub collector: Process,
+    /// What it has bound in its present life.
+    pub endpoints: Endpoints,
+    /// The cable between probes and it.
+    pub cable: ChaosProxy,
+}
+
 /// The mesh; everything ends when it is dropped.
 #[derive(Debug)]
 pub struct Mesh {
     /// Probes, in the order in which they were added.
     pub probes: Vec<Probe>,
     extra_roots: Option<PathBuf>,
+    /// A second collector, if there is one; probes try it after the first.
+    pub second: Option<Second>,
     /// The collector's process.
     pub collector: Process,
     /// What the collector has bound in its present life.
@@ -77,7 +95,15 @@ impl Mesh {
     /// # Panics
     /// When a part does not start.
     pub async fn start(regions: &[&str]) -> Self {
-        Self::start_with(regions, None, "").await
+        Self::start_with(regions, None, "", false).await
+    }
+
+    /// The same with two collectors on one Postgres; the first is the one that leads.
+    ///
+    /// # Panics
+    /// When a part does not start.
+    pub async fn start_pair(regions: &[&str]) -> Self {
+        Self::start_with(regions, None, "", true).await
     }
 
     /// The same with `extra` at the end of the collector's configuration.
@@ -85,7 +111,7 @@ impl Mesh {
     /// # Panics
     /// When a part does not start.
     pub async fn start_configured(regions: &[&str], extra: &str) -> Self {
-        Self::start_with(regions, None, extra).await
+        Self::start_with(regions, None, extra, false).await
     }
 
     /// The same with probes that trust the CA in the PEM file `roots` besides the usual ones.
@@ -93,20 +119,27 @@ impl Mesh {
     /// # Panics
     /// When a part does not start.
     pub async fn start_trusting(regions: &[&str], roots: &Path) -> Self {
-        Self::start_with(regions, Some(roots.to_path_buf()), "").await
+        Self::start_with(regions, Some(roots.to_path_buf()), "", false).await
     }
 
-    async fn start_with(regions: &[&str], extra_roots: Option<PathBuf>, extra: &str) -> Self {
+    async fn start_with(regions: &[&str], extra_roots: Option<PathBuf>, extra: &str, is_pair: bool) -> Self {
         let dir = tempfile::tempdir().expect("a folder can be made");
         let db = TestDb::create();
         let engine = Engine::start().await;
         let cable = ChaosProxy::start().await;
         let db_cable = Cable::to(&db);
-        let config = write_config(dir.path(), &db_cable.url, engine.url(), cable.address(), extra);
+        let stores = format!(
+            "[postgres]\nurl = {:?}\n[clickhouse]\nurl = {:?}\ndatabase = \"sonde\"\n{extra}",
+            db_cable.url,
+            engine.url()
+        );
+        let config = write_config(dir.path(), FIRST, cable.address(), &stores);
         bootstrap(dir.path(), &config);
-        let (collector, endpoints) = serve(dir.path(), &config).await;
+        let (collector, endpoints) = serve(dir.path(), FIRST).await;
         cable.retarget(endpoints.mesh);
-        let mut mesh = Self { probes: Vec::new(), extra_roots, collector, endpoints, cable, engine, db_cable, db, dir };
+        let second = if is_pair { Some(start_second(dir.path(), &stores).await) } else { None };
+        let mut mesh =
+            Self { probes: Vec::new(), extra_roots, second, collector, endpoints, cable, engine, db_cable, db, dir };
         for region in regions {
             mesh.cli().run(&["region", "create", "--name", region]);
             mesh.add_probe(region, "one");
@@ -119,7 +152,12 @@ impl Mesh {
 
     /// The command line for this mesh, with the first admin key.
     pub fn cli(&self) -> Cli {
-        let endpoint = format!("https://{}", self.endpoints.admin);
+        self.cli_of(self.endpoints)
+    }
+
+    /// The same, speaking with the collector that has bound `endpoints`.
+    pub fn cli_of(&self, endpoints: Endpoints) -> Cli {
+        let endpoint = format!("https://{}", endpoints.admin);
         Cli::new(&endpoint, &self.dir.path().join("collector/ca.pem"), &self.dir.path().join("admin.key"))
     }
 
@@ -128,6 +166,34 @@ impl Mesh {
     /// # Panics
     /// When no join string is given.
     pub fn add_probe(&mut self, region: &str, name: &str) {
+        self.add_probe_configured(region, name, "");
+    }
+
+    /// The same with `extra` at the end of its configuration.
+    ///
+    /// # Panics
+    /// When no join string is given.
+    pub fn add_probe_configured(&mut self, region: &str, name: &str, extra: &str) {
+        let dir = self.prepare_probe(region, name, extra);
+        let process = start_probe(&dir);
+        self.probes.push(Probe { region: region.to_owned(), dir, process });
+    }
+
+    /// A probe that may not send echoes: without the capability, and in a group that no sysctl allows it to.
+    ///
+    /// # Panics
+    /// When no join string is given, or `setpriv` is missing.
+    pub fn add_probe_without_echoes(&mut self, region: &str, name: &str) {
+        let dir = self.prepare_probe(region, name, "");
+        let mut command = Command::new("setpriv");
+        // The largest group that `net.ipv4.ping_group_range` can name is 2147483647.
+        command.args(["--inh-caps=-net_raw", "--bounding-set=-net_raw", "--regid=3000000000", "--clear-groups"]);
+        command.arg(program("sonde-probe")).arg("run").arg("--config").arg(dir.join("probe.toml"));
+        let process = Process::start(command, &dir.join("log"));
+        self.probes.push(Probe { region: region.to_owned(), dir, process });
+    }
+
+    fn prepare_probe(&self, region: &str, name: &str, extra: &str) -> PathBuf {
         let token = self.cli().json(&["probe", "join-token", "--region", region, "--name", name]).json();
         let dir = self.dir.path().join(format!("probe-{region}-{name}"));
         fs::create_dir_all(&dir).expect("a folder can be made");
@@ -135,12 +201,18 @@ impl Mesh {
         fs::write(&join, token["join_string"].as_str().expect("it is a string")).expect("the file can be written");
         let config = format!(
             "data_dir = {dir:?}\njoin_string_file = {join:?}\nallow_networks = [\"127.0.0.0/8\", \"::1/128\"]\n\
-             extra_roots = [{roots}]\n",
+             extra_roots = [{roots}]\nmesh_addresses = [{addresses}]\n{extra}\n",
+            addresses = self.mesh_addresses(),
             roots = self.extra_roots.as_ref().map_or_else(String::new, |path| format!("{path:?}")),
         );
         fs::write(dir.join("probe.toml"), config).expect("the file can be written");
-        let process = start_probe(&dir);
-        self.probes.push(Probe { region: region.to_owned(), dir, process });
+        dir
+    }
+
+    /// What probes are told to dial: nothing, but with two collectors both.
+    fn mesh_addresses(&self) -> String {
+        let Some(second) = &self.second else { return String::new() };
+        format!("\"{}\", \"{}\"", self.cable.address(), second.cable.address())
     }
 
     /// Kills the probe with -9 and starts it again.
@@ -155,8 +227,16 @@ impl Mesh {
     /// # Panics
     /// When it does not answer within [`PATIENCE`].
     pub async fn web(&self, path: &str) -> (u16, String) {
+        self.web_of(self.endpoints, path).await
+    }
+
+    /// The same on the web port of the collector that has bound `endpoints`.
+    ///
+    /// # Panics
+    /// When it does not answer within [`PATIENCE`].
+    pub async fn web_of(&self, endpoints: Endpoints, path: &str) -> (u16, String) {
         let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-        let uri = format!("http://{}{path}", self.endpoints.web).parse().expect("the test builds an address");
+        let uri = format!("http://{}{path}", endpoints.web).parse().expect("the test builds an address");
         let answer = async {
             let response = client.get(uri).await.expect("the web port answers");
             let status = response.status().as_u16();
@@ -166,13 +246,36 @@ impl Mesh {
         tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| panic!("{path} is not answered"))
     }
 
+    /// A metric of the collector that has bound `endpoints`: the sum over its labels, 0 when it has not appeared yet.
+    pub async fn metric(&self, endpoints: Endpoints, name: &str) -> f64 {
+        let (_, text) = self.web_of(endpoints, "/metrics").await;
+        let values = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let own = series.split('{').next()? == name || series == name;
+            own.then(|| value.parse::<f64>().ok()).flatten()
+        });
+        // Not `sum`: that of nothing is -0.
+        values.fold(0.0, |sum, value| sum + value)
+    }
+
     /// Starts the collector again after it was killed, on other ports behind the same cable.
     pub async fn restart_collector(&mut self) {
-        let config = self.dir.path().join("collector.toml");
-        let (collector, endpoints) = serve(self.dir.path(), &config).await;
+        let (collector, endpoints) = serve(self.dir.path(), FIRST).await;
         self.collector = collector;
         self.endpoints = endpoints;
         self.cable.retarget(endpoints.mesh);
+    }
+
+    /// The same for the second one.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn restart_second(&mut self) {
+        let (collector, endpoints) = serve(self.dir.path(), SECOND).await;
+        let second = self.second.as_mut().expect("there is a second collector");
+        second.collector = collector;
+        second.endpoints = endpoints;
+        second.cable.retarget(endpoints.mesh);
     }
 
     /// Waits until the probe of `region` is in `state`.
@@ -212,15 +315,24 @@ impl Mesh {
     }
 }
 
-fn write_config(dir: &Path, postgres: &str, clickhouse: &str, mesh: SocketAddr, extra: &str) -> PathBuf {
-    let data = dir.join("collector");
+async fn start_second(dir: &Path, stores: &str) -> Second {
+    let cable = ChaosProxy::start().await;
+    write_config(dir, SECOND, cable.address(), stores);
+    let (collector, endpoints) = serve(dir, SECOND).await;
+    cable.retarget(endpoints.mesh);
+    Second { collector, endpoints, cable }
+}
+
+/// The configuration of the collector `name`. The first one's data folder holds the CA of all.
+fn write_config(dir: &Path, name: &str, mesh: SocketAddr, stores: &str) -> PathBuf {
+    let (data, ca) = (dir.join(name), dir.join(FIRST));
+    let number = if name == FIRST { 1 } else { 2 };
     let config = format!(
-        "collector_id = \"test-1\"\ntrust_domain = \"test.internal\"\ndata_dir = {data:?}\n\
+        "collector_id = \"test-{number}\"\ntrust_domain = \"test.internal\"\ndata_dir = {data:?}\nca_dir = {ca:?}\n\
          [listen]\nmesh = \"127.0.0.1:0\"\nenrol = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nweb = \"127.0.0.1:0\"\n\
-         [advertise]\nmesh = \"{mesh}\"\n\
-         [postgres]\nurl = {postgres:?}\n[clickhouse]\nurl = {clickhouse:?}\ndatabase = \"sonde\"\n{extra}",
+         [advertise]\nmesh = \"{mesh}\"\n{stores}",
     );
-    let path = dir.join("collector.toml");
+    let path = dir.join(format!("{name}.toml"));
     fs::write(&path, config).expect("the file can be written");
     path
 }
@@ -237,13 +349,13 @@ fn bootstrap(dir: &Path, config: &Path) {
     assert!(output.status.success(), "bootstrap: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-async fn serve(dir: &Path, config: &Path) -> (Process, Endpoints) {
-    let file = dir.join("collector/endpoints.json");
+async fn serve(dir: &Path, name: &str) -> (Process, Endpoints) {
+    let file = dir.join(name).join("endpoints.json");
     // Left by an earlier life; what it names is no longer bound.
     let _ = fs::remove_file(&file);
     let mut command = Command::new(program("sonde-collector"));
-    command.arg("serve").arg("--config").arg(config);
-    let mut process = Process::start(command, &dir.join("collector.log"));
+    command.arg("serve").arg("--config").arg(dir.join(format!("{name}.toml")));
+    let mut process = Process::start(command, &dir.join(format!("{name}.log")));
     let endpoints = wait::until(PATIENCE, "the collector has bound its ports", async || {
         assert!(process.is_alive(), "the collector ended: {}", process.log());
         parse_endpoints(&fs::read_to_string(&file).ok()?)

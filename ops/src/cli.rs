@@ -11,7 +11,7 @@ use crate::cmd;
 use crate::error::{CliError, Kind, Result};
 use crate::output::{self, Format};
 
-/// Operate a Sonde mesh: checks, probes, samples, regions, workspaces, keys, audit.
+/// Operate a Sonde mesh: checks, probes, samples, coverage, regions, workspaces, keys, audit.
 ///
 /// Exit codes: 0 done, 1 internal error, 2 unknown flag or command, 3 invalid value, 4 not found,
 /// 5 not allowed, 6 unavailable, 7 conflict, 64 bad configuration.
@@ -55,6 +55,8 @@ enum Command {
     Sample(cmd::sample::Command),
     /// Show percentiles of a check per region and phase
     Latency(cmd::latency::Latency),
+    /// Show how many of the expected slots are stored, and why the others are missing
+    Coverage(cmd::coverage::Coverage),
     /// Create and list regions
     #[command(subcommand)]
     Region(cmd::region::Command),
@@ -114,6 +116,7 @@ async fn dispatch(cli: Cli) -> Result<()> {
         Command::Probe(command) => command.run(&connect(global).await?, format).await,
         Command::Sample(command) => command.run(&connect(global).await?, format).await,
         Command::Latency(command) => command.run(&connect(global).await?, format).await,
+        Command::Coverage(command) => command.run(&connect(global).await?, format).await,
         Command::Region(command) => command.run(&connect(global).await?, format).await,
         Command::Workspace(command) => command.run(&connect(global).await?, format).await,
         Command::Key(command) => command.run(&connect(global).await?, format).await,

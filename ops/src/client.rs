@@ -102,6 +102,8 @@ calls! {
     samples_client::SamplesClient.list_samples(ListSamplesRequest) -> ListSamplesResponse;
     /// Reads percentiles.
     samples_client::SamplesClient.get_latency(GetLatencyRequest) -> GetLatencyResponse;
+    /// Reads what became of expected slots.
+    coverage_client::CoverageClient.get_coverage(GetCoverageRequest) -> GetCoverageResponse;
     /// Creates a region.
     regions_client::RegionsClient.create_region(CreateRegionRequest) -> Region;
     /// Lists regions.
@@ -112,6 +114,8 @@ calls! {
     workspaces_client::WorkspacesClient.list_workspaces(ListWorkspacesRequest) -> ListWorkspacesResponse;
     /// Reads a workspace.
     workspaces_client::WorkspacesClient.get_workspace(GetWorkspaceRequest) -> Workspace;
+    /// Changes how long a workspace keeps what was measured.
+    workspaces_client::WorkspacesClient.set_retention(SetRetentionRequest) -> Workspace;
     /// Creates a key.
     keys_client::KeysClient.create_key(CreateKeyRequest) -> CreatedKey;
     /// Lists keys.

@@ -63,6 +63,14 @@ pub fn one<R: Row>(format: Format, row: &R) -> Result<()> {
     }
 }
 
+/// Prints one object for programs.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn json_object<T: Serialize>(value: &T) -> Result<()> {
+    write_line(&json(value))
+}
+
 /// Prints one object on a line of its own, for streams.
 ///
 /// # Errors
@@ -184,8 +192,10 @@ pub fn or_dash<T: ToString>(value: Option<T>) -> String {
 /// When the text is not a length of time, is negative, or is longer than ten years.
 pub fn parse_duration(text: &str) -> std::result::Result<std::time::Duration, String> {
     let refused =
-        || format!("`{text}` is not a length of time: write a number and a unit, such as 500ms, 5s, 15m or 1h");
-    let parsed: jiff::SignedDuration = text.parse().map_err(|_| refused())?;
+        || format!("`{text}` is not a length of time: write a number and a unit, such as 500ms, 5s, 15m, 1h or 30d");
+    let parsed: jiff::Span = text.parse().map_err(|_| refused())?;
+    // A day has 24 hours, and months and years have no length.
+    let parsed = parsed.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| refused())?;
     let length = std::time::Duration::try_from(parsed).map_err(|_| refused())?;
     if length > LENGTH_MAX {
         return Err(format!("`{text}` is longer than ten years"));
@@ -226,7 +236,8 @@ mod tests {
     fn lengths_of_time_need_a_unit() {
         assert_eq!(parse_duration("500ms"), Ok(std::time::Duration::from_millis(500)));
         assert_eq!(parse_duration("15m"), Ok(std::time::Duration::from_secs(900)));
-        for bad in ["", "5", "-5s", "five", "5 parsecs", "99999999999h"] {
+        assert_eq!(parse_duration("30d"), Ok(std::time::Duration::from_secs(30 * 86_400)));
+        for bad in ["", "5", "-5s", "five", "5 parsecs", "99999999999h", "99999999999999999999d", "1mo", "5y", "-1d"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
     }

@@ -23,7 +23,7 @@ use crate::clock::{Clock, RESYNC_PERIOD};
 use crate::config::{Config, Faults, read_bounded};
 use crate::descriptors::make_room;
 use crate::guard::{Guard, GuardError, ICMP_REMEDY};
-use crate::identity::{DataDir, FilesError, Identity, JoinError, JoinTicket, Membership, join};
+use crate::identity::{Address, DataDir, FilesError, Identity, JoinError, JoinTicket, Membership, join};
 use crate::link::Link;
 use crate::runner::{Runner, RunnerConfig};
 use crate::spool::Spool;
@@ -117,7 +117,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let membership = &identity.membership;
     info!(probe.id = %membership.probe, name = membership.name, region = %membership.region, "starting");
 
-    let own_endpoints = own_endpoints(membership).await;
+    let own_endpoints = own_endpoints(membership, &config.mesh_addresses).await;
     let guard = Guard::new(Policy { allow: config.allow_networks, own_endpoints }, config.resolver)?;
     let context = Arc::new(Context::new(clock, guard, config.extra_roots)?);
     let session = ProbeConfig {
@@ -134,7 +134,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let (stop_link, link_stops) = watch::channel(false);
     let concurrency_max = make_room(config.concurrency_max);
     let runner = Runner::new(context, Arc::clone(&spool), clock, RunnerConfig { concurrency_max });
-    let link = Link::new(spool, dir, identity, clock, assign, link_stops);
+    let link = Link::new(spool, dir, identity, clock, assign, link_stops).dialling(config.mesh_addresses);
     let tasks = Tasks {
         runner: spawn(runner.run(assignments, runner_stops)),
         link: spawn(link.run()),
@@ -222,9 +222,9 @@ fn note_joined(identity: &Identity) {
 }
 
 /// The mesh's own addresses, which no check may reach whatever `allow_networks` says.
-async fn own_endpoints(membership: &Membership) -> Vec<SocketAddr> {
+async fn own_endpoints(membership: &Membership, mesh_addresses: &[Address]) -> Vec<SocketAddr> {
     let mut endpoints = Vec::new();
-    for address in [&membership.mesh_address, &membership.enrol_address] {
+    for address in [&membership.mesh_address, &membership.enrol_address].into_iter().chain(mesh_addresses) {
         match address.resolve().await {
             Ok(found) => endpoints.extend(found),
             Err(error) => {

@@ -13,17 +13,19 @@ use sonde_proto::model::InvalidField;
 use sonde_proto::model::id::cut;
 use toml::Value;
 
+use crate::identity::Address;
+
 /// Sealed samples held by default: 64 MiB, about 90 min at 100 samples per second.
 pub const SPOOL_BYTES_DEFAULT: usize = 64 << 20;
-/// Least memory for samples: four of the largest batches.
-pub const SPOOL_BYTES_MIN: usize = 1 << 20;
+/// Least memory for samples: one of the largest batches, of 1,000 samples with 128 bytes each; usually six of them.
+pub const SPOOL_BYTES_MIN: usize = 128 << 10;
 /// Most memory for samples.
 pub const SPOOL_BYTES_MAX: usize = 4 << 30;
 /// Runs at once by default.
 pub const CONCURRENCY_DEFAULT: NonZeroUsize = NonZeroUsize::new(256).expect("it is not zero");
 /// Most runs at once: each holds a socket, and a process has 65,536 of them at best.
 pub const CONCURRENCY_MAX: NonZeroUsize = NonZeroUsize::new(16_384).expect("it is not zero");
-/// Most entries of `allow_networks` and of `extra_roots`.
+/// Most entries of `mesh_addresses`, `allow_networks` and `extra_roots`.
 pub const LIST_MAX: usize = 256;
 /// Largest configuration, join string or certificate file that is read, in bytes.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -31,8 +33,7 @@ pub const FILE_BYTES_MAX: u64 = 1 << 20;
 const _: () = assert!(SPOOL_BYTES_MIN <= SPOOL_BYTES_DEFAULT && SPOOL_BYTES_DEFAULT <= SPOOL_BYTES_MAX);
 const _: () = assert!(CONCURRENCY_DEFAULT.get() <= CONCURRENCY_MAX.get());
 
-const KEYS: &str =
-    "data_dir, join_string_file, allow_networks, extra_roots, spool_bytes_max, concurrency_max, resolver";
+const KEYS: &str = "data_dir, join_string_file, mesh_addresses, allow_networks, extra_roots, spool_bytes_max, concurrency_max, resolver";
 
 /// What one probe is told by its operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where a join string lies, for the first start.
     pub join_string_file: Option<PathBuf>,
+    /// The collectors' mesh ports, tried in turn; empty for the one that the join string named.
+    pub mesh_addresses: Vec<Address>,
     /// Special networks that checks may reach.
     pub allow_networks: Vec<IpNet>,
     /// CA certificates that `http` and `tls` checks trust besides the Mozilla roots.
@@ -96,6 +99,7 @@ impl Config {
             fields.fault("data_dir", "is missing: name the folder for this probe's key and certificate");
         }
         let join_string_file = fields.take("join_string_file", absolute_path);
+        let mesh_addresses = fields.take_list("mesh_addresses", mesh_address);
         let allow_networks = fields.take_list("allow_networks", network);
         let extra_roots = fields.take_list("extra_roots", |value| certificates(&absolute_path(value)?, read));
         let spool_bytes_max =
@@ -108,6 +112,7 @@ impl Config {
             Some(data_dir) if fields.faults.is_empty() => Ok(Self {
                 data_dir,
                 join_string_file,
+                mesh_addresses,
                 allow_networks,
                 extra_roots: extra_roots.into_iter().flatten().collect(),
                 spool_bytes_max: spool_bytes_max.unwrap_or(SPOOL_BYTES_DEFAULT),
@@ -192,6 +197,10 @@ fn absolute_path(value: &Value) -> Result<PathBuf, String> {
     if path.is_absolute() { Ok(path) } else { Err(format!("`{}` must be an absolute path", path.display())) }
 }
 
+fn mesh_address(value: &Value) -> Result<Address, String> {
+    Address::parse("mesh_addresses", text(value)?).map_err(|fault| fault.reason)
+}
+
 fn network(value: &Value) -> Result<IpNet, String> {
     let text = text(value)?;
     let network: Option<IpNet> = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
@@ -258,7 +267,7 @@ mod tests {
     fn every_setting_is_read() {
         let root = rcgen::generate_simple_self_signed(["root".to_owned()]).unwrap().cert;
         let pem = root.pem();
-        let text = "data_dir = '/d'\njoin_string_file = '/j'\nallow_networks = ['127.0.0.1/8', '::1']\n\
+        let text = "data_dir = '/d'\njoin_string_file = '/j'\nmesh_addresses = ['a.example:7401', '[::1]:7402']\nallow_networks = ['127.0.0.1/8', '::1']\n\
             extra_roots = ['/ca.pem']\nspool_bytes_max = 1048576\nconcurrency_max = 7\nresolver = '127.0.0.1:5353'";
         let config = Config::parse(text, &|path| {
             assert_eq!(path, Path::new("/ca.pem"));
@@ -266,6 +275,8 @@ mod tests {
         })
         .unwrap();
         assert_eq!(config.join_string_file, Some(PathBuf::from("/j")));
+        let shown: Vec<String> = config.mesh_addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["a.example:7401", "[::1]:7402"]);
         assert_eq!(config.allow_networks, ["127.0.0.0/8".parse().unwrap(), "::1/128".parse::<IpNet>().unwrap()]);
         assert_eq!(config.extra_roots, [root.der().clone()]);
         assert_eq!((config.spool_bytes_max, config.concurrency_max.get()), (1 << 20, 7));
@@ -277,7 +288,7 @@ mod tests {
     #[test]
     fn all_faults_are_reported_at_once() {
         let all = faults(
-            "data_dir = 'relative'\njoin_string_file = 7\nallow_networks = ['10.0.0.0/8', 'everything', 3]\n\
+            "data_dir = 'relative'\njoin_string_file = 7\nmesh_addresses = ['a.example:7401', 'b.example']\nallow_networks = ['10.0.0.0/8', 'everything', 3]\n\
              extra_roots = ['/missing.pem']\nspool_bytes_max = 5\nconcurrency_max = 0\nresolver = 'dns'\nspol = 1",
         );
         let fields: Vec<&str> = all.iter().filter_map(|fault| fault.split(": ").next()).collect();
@@ -286,6 +297,7 @@ mod tests {
             [
                 "data_dir",
                 "join_string_file",
+                "mesh_addresses[1]",
                 "allow_networks[1]",
                 "allow_networks[2]",
                 "extra_roots[0]",
@@ -301,7 +313,7 @@ mod tests {
     #[test]
     fn a_fault_says_what_would_be_accepted() {
         assert!(faults("")[0].contains("data_dir: is missing"));
-        assert!(faults("data_dir = '/d'\nspool_bytes_max = -1")[0].contains("use 1048576 to 4294967296 bytes"));
+        assert!(faults("data_dir = '/d'\nspool_bytes_max = -1")[0].contains("use 131072 to 4294967296 bytes"));
         assert!(faults("data_dir = '/d'\nallow_networks = '10.0.0.0/8'")[0].contains("must be a list"));
         assert!(faults("data_dir = '/d'\ndata_dri = '/e'")[0].contains("the settings are data_dir"));
         assert!(faults("\ndata_dir = ")[0].starts_with("config file: line 2 is not TOML"));

@@ -2,11 +2,14 @@
 //!
 //! The spool is the probe's session behind a lock: the runner puts samples in, the link moves sealed batches out.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use sonde_proto::model::gap::GapCause;
 use sonde_proto::model::sample::Sample;
 use sonde_proto::model::time::{Mono, Wall};
 use sonde_proto::session::{ProbeConfig, ProbeSession};
+use sonde_scheduler::Passed;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
@@ -16,21 +19,35 @@ use crate::clock::Clock;
 pub struct Spool {
     session: Mutex<ProbeSession>,
     changed: Notify,
+    /// Whether measuring has no use, because there has been no collector for too long.
+    is_resting: AtomicBool,
     clock: Clock,
 }
 
 impl Spool {
     /// An empty spool for one life of the process.
     pub fn new(config: ProbeConfig, clock: Clock) -> Self {
-        Self { session: Mutex::new(ProbeSession::new(config)), changed: Notify::new(), clock }
+        let mut session = ProbeSession::new(config);
+        // From here on it knows since when it has been alone.
+        session.handle_timeout(clock.now(), clock.wall());
+        Self { session: Mutex::new(session), changed: Notify::new(), is_resting: AtomicBool::new(false), clock }
     }
 
     /// Keeps a sample until the store has confirmed it, or until the memory bound drops it as a counted gap.
     pub fn keep(&self, sample: Sample) {
+        self.change(|session, now| session.offer(sample, now));
+    }
+
+    /// Reports slots that were passed over; one call for many of them.
+    pub fn skip(&self, cause: GapCause, passed: Passed) {
+        self.change(|session, now| session.skip(cause, passed.from, passed.until, passed.slots, now));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut ProbeSession, Mono)) {
         let now = self.clock.now();
         let mut session = self.lock();
         let before = (session.generated_through(), session.poll_timeout());
-        session.offer(sample, now);
+        change(&mut session, now);
         // A sample that only joins an open batch changes nothing for the link, which sleeps on.
         let concerns_link = before != (session.generated_through(), session.poll_timeout());
         drop(session);
@@ -42,6 +59,21 @@ impl Spool {
     /// Counts a run that began more than a second after its slot; the next heartbeat reports it.
     pub fn note_late_run(&self) {
         self.lock().note_late_run();
+    }
+
+    /// Says which slot is the oldest that is due or under way; the next heartbeat tells.
+    pub fn note_owed(&self, oldest: Option<Wall>) {
+        self.lock().note_owed(oldest);
+    }
+
+    /// Makes the runner rest, or go on. Returns whether that is a change.
+    pub fn rest(&self, is_resting: bool) -> bool {
+        self.is_resting.swap(is_resting, Ordering::Relaxed) != is_resting
+    }
+
+    /// Whether the runner is to pass over what is due.
+    pub fn is_resting(&self) -> bool {
+        self.is_resting.load(Ordering::Relaxed)
     }
 
     /// Gives the session and the present instants to `work`. It must be short: the runner waits for the same lock.
@@ -122,6 +154,14 @@ mod tests {
         let held = spool.drive(|session, _, _| session.backlog_samples());
         assert!(lost > 0 && held > 0);
         assert_eq!(lost + held, COUNT, "every sample is held or reported");
+    }
+
+    #[test]
+    fn slots_that_were_passed_over_are_owed_until_they_are_reported() {
+        let spool = spool(1 << 20);
+        let from = Wall(1_700_000_000_000_000);
+        spool.skip(GapCause::LateSkipped, Passed { slots: 7, from, until: from + Duration::from_secs(3) });
+        spool.drive(|session, _, _| assert_eq!((session.generated_through().0, session.is_settled()), (7, false)));
     }
 
     #[tokio::test]

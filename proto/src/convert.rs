@@ -16,7 +16,7 @@ mod tests;
 pub use assignment::ASSIGNMENT_CHECKS_MAX;
 pub use check::{check_definition, check_spec};
 pub use from_collector::{ACK_RANGES_MAX, CERTIFICATE_BYTES_MAX, CERTIFICATES_MAX};
-pub use from_probe::{CSR_BYTES_MAX, UNACKED_RANGES_MAX};
+pub use from_probe::CSR_BYTES_MAX;
 pub use join::{JOIN_STRING_PREFIX, join_string_decode, join_string_encode};
 pub use json::{check_from_json, check_to_json};
 pub use sample::sample_row;

@@ -31,10 +31,54 @@ pub struct Due {
     pub assigned: Arc<Assigned>,
 }
 
-/// The runs of one probe in the order of their slots. Memory: one cursor per check; a change of assignment costs O(n), a run O(log n).
+impl Due {
+    /// The slots that were passed over.
+    pub fn passed(&self) -> Passed {
+        let behind = Duration::from_micros(self.skipped.saturating_mul(self.assigned.rhythm.interval_us));
+        Passed { slots: self.skipped, from: self.slot_at - behind, until: self.slot_at }
+    }
+}
+
+/// Slots that were this probe's, have come, and will not be run. Slots of several checks add up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Passed {
+    /// How many.
+    pub slots: u64,
+    /// The first of them.
+    pub from: Wall,
+    /// An instant after the last of them.
+    pub until: Wall,
+}
+
+impl Passed {
+    /// The slots from `first` to `now`.
+    fn between(rhythm: Rhythm, first: Wall, now: Wall) -> Self {
+        if first > now {
+            return Self::default();
+        }
+        let behind_us = u64::try_from(now.micros_since(first)).unwrap_or(0);
+        Self { slots: behind_us / rhythm.interval_us + 1, from: first, until: now + Duration::from_micros(1) }
+    }
+
+    /// Adds others.
+    pub fn add(&mut self, other: Self) {
+        if self.slots == 0 {
+            *self = other;
+        } else if other.slots > 0 {
+            self.slots = self.slots.saturating_add(other.slots);
+            self.from = self.from.min(other.from);
+            self.until = self.until.max(other.until);
+        }
+    }
+}
+
+/// The runs of one probe in the order of their slots. Memory: a cursor and a copy of each check; a change of assignment costs
+/// O(n), a run O(log n).
 #[derive(Debug, Default)]
 pub struct Agenda {
     assignment: Arc<Assignment>,
+    /// The same checks, each on its own, so that a run can hold one without copying it.
+    checks: BTreeMap<CheckId, Arc<Assigned>>,
     queue: BinaryHeap<Reverse<(Wall, CheckId)>>,
 }
 
@@ -44,23 +88,27 @@ impl Agenda {
         Self::default()
     }
 
-    /// Puts another assignment in force at `now`.
+    /// Puts another assignment in force at `now`. Returns the slots that had come and were not run yet, of checks that are
+    /// gone or have another rhythm now.
     ///
     /// A check whose rhythm stays keeps its place: no slot is skipped or repeated, whatever else changed about it.
     /// A check that is new here begins at its first slot from [`Assigned::from`] on, but no slot older than
-    /// [`HANDOVER_GRACE`] is run.
-    pub fn replace(&mut self, assignment: Arc<Assignment>, now: Wall) {
-        let cursors: BTreeMap<CheckId, (Rhythm, Wall)> = self
-            .queue
-            .drain()
-            .filter_map(|Reverse((slot_at, check))| {
-                let rhythm = self.assignment.checks.get(&check)?.rhythm;
-                Some((check, (rhythm, slot_at)))
-            })
-            .collect();
-        let first_slot = |assigned: &Assigned| match cursors.get(&assigned.check) {
-            Some((rhythm, slot_at)) if *rhythm == assigned.rhythm => *slot_at,
-            Some(_) | None => {
+    /// [`HANDOVER_GRACE`] is run; older ones were not this probe's, so they are not counted as passed over.
+    pub fn replace(&mut self, assignment: Arc<Assignment>, now: Wall) -> Passed {
+        let old = std::mem::take(&mut self.checks);
+        let mut passed = Passed::default();
+        let mut kept = BTreeMap::new();
+        for Reverse((slot_at, check)) in self.queue.drain() {
+            let Some(rhythm) = old.get(&check).map(|assigned| assigned.rhythm) else { continue };
+            if assignment.checks.get(&check).is_some_and(|assigned| assigned.rhythm == rhythm) {
+                kept.insert(check, slot_at);
+            } else {
+                passed.add(Passed::between(rhythm, slot_at, now));
+            }
+        }
+        let first_slot = |assigned: &Assigned| match kept.get(&assigned.check) {
+            Some(slot_at) => *slot_at,
+            None => {
                 let from = if assigned.from < now - HANDOVER_GRACE { now } else { assigned.from };
                 assigned.rhythm.slot_at_or_after(from)
             }
@@ -68,7 +116,13 @@ impl Agenda {
         let queue: Vec<_> =
             assignment.checks.iter().map(|(check, assigned)| Reverse((first_slot(assigned), *check))).collect();
         self.queue = BinaryHeap::from(queue);
+        let copy = |assigned: &Assigned| match old.get(&assigned.check) {
+            Some(same) if **same == *assigned => Arc::clone(same),
+            Some(_) | None => Arc::new(assigned.clone()),
+        };
+        self.checks = assignment.checks.iter().map(|(check, assigned)| (*check, copy(assigned))).collect();
         self.assignment = assignment;
+        passed
     }
 
     /// The slot of the next run, or `None` when there is no work. Cost: O(1).
@@ -80,20 +134,24 @@ impl Agenda {
     pub fn pop_due(&mut self, now: Wall) -> Option<Due> {
         let Reverse((slot_at, check)) = *self.queue.peek().filter(|next| next.0.0 <= now)?;
         self.queue.pop();
-        let assigned = self.assignment.checks.get(&check).expect("the queue holds assigned checks only");
+        let assigned = Arc::clone(self.checks.get(&check).expect("the queue holds assigned checks only"));
         let interval_us = assigned.rhythm.interval_us;
         let late_us = u64::try_from(now.micros_since(slot_at)).expect("the slot is not after now");
         let skipped = late_us / interval_us;
         let run_at = slot_at + Duration::from_micros(skipped * interval_us);
-        let due = Due {
-            check,
-            slot_at: run_at,
-            generation: self.assignment.generation,
-            skipped,
-            assigned: Arc::new(assigned.clone()),
-        };
+        let generation = self.assignment.generation;
         self.queue.push(Reverse((run_at + Duration::from_micros(interval_us), check)));
-        Some(due)
+        Some(Due { check, slot_at: run_at, generation, skipped, assigned })
+    }
+
+    /// Passes over everything whose slot has come at `now`. Cost: O(log n) for each check that is due.
+    pub fn pass_over(&mut self, now: Wall) -> Passed {
+        let mut passed = Passed::default();
+        while let Some(due) = self.pop_due(now) {
+            passed.add(due.passed());
+            passed.add(Passed { slots: 1, from: due.slot_at, until: due.slot_at + Duration::from_micros(1) });
+        }
+        passed
     }
 
     /// The assignment in force.

@@ -10,7 +10,7 @@ use sonde_proto::model::check::{CheckKind, KindDraft};
 use sonde_proto::model::id::{CheckId, Generation};
 use sonde_proto::model::time::{Rhythm, Wall};
 
-use crate::{Agenda, HANDOVER_GRACE};
+use crate::{Agenda, HANDOVER_GRACE, Passed};
 
 /// A Tuesday in 2023.
 const START: Wall = Wall(1_700_000_000_000_000);
@@ -70,6 +70,7 @@ proptest! {
             while let Some(due) = agenda.pop_due(now) {
                 let slot = next.get_mut(&due.check).unwrap();
                 let rhythm = due.assigned.rhythm;
+                prop_assert_eq!(due.passed(), Passed { slots: due.skipped, from: *slot, until: due.slot_at });
                 for _ in 0..due.skipped {
                     *slot = rhythm.slot_after(*slot);
                 }
@@ -135,4 +136,47 @@ fn a_new_rhythm_begins_at_its_own_first_slot_and_a_removed_check_is_gone() {
     let changed = assigned(0, Duration::from_secs(5), 1_000, START + Duration::from_secs(30));
     agenda.replace(assignment(2, [changed.clone()]), START + Duration::from_secs(1));
     assert_eq!((agenda.len(), agenda.next_due()), (1, Some(changed.from)));
+}
+
+#[test]
+fn slots_that_had_come_are_counted_when_their_check_goes_or_changes_its_rhythm() {
+    let mut agenda = Agenda::new();
+    let checks: Vec<_> = (0..3).map(|n| assigned(n, Duration::from_secs(1), 0, START)).collect();
+    agenda.replace(assignment(1, checks.clone()), START);
+    let now = START + Duration::from_millis(2_500);
+    let faster = assigned(1, Duration::from_millis(1_000), 7, START + Duration::from_secs(3));
+    let passed = agenda.replace(assignment(2, [checks[2].clone(), faster]), now);
+    // Of check 0, which is gone, and of check 1: seconds 0, 1 and 2 each. Check 2 still owes its own.
+    assert_eq!(passed, Passed { slots: 6, from: START, until: now + Duration::from_micros(1) });
+    let due = agenda.pop_due(now).unwrap();
+    assert_eq!((due.check, due.skipped), (check_id(2), 2));
+    assert_eq!(agenda.replace(assignment(3, []), now), Passed::default(), "nothing else has come");
+}
+
+#[test]
+fn everything_that_has_come_can_be_passed_over() {
+    let mut agenda = Agenda::new();
+    agenda.replace(assignment(1, (0..2).map(|n| assigned(n, Duration::from_secs(1), 0, START))), START);
+    let now = START + Duration::from_millis(1_500);
+    let last = START + Duration::from_secs(1);
+    let passed = agenda.pass_over(now);
+    assert_eq!(passed, Passed { slots: 4, from: START, until: last + Duration::from_micros(1) });
+    assert_eq!(agenda.pass_over(now).slots, 0);
+    assert_eq!(agenda.next_due(), Some(START + Duration::from_secs(2)));
+}
+
+#[test]
+fn a_run_shares_its_check_and_an_unchanged_check_is_not_copied_again() {
+    let mut agenda = Agenda::new();
+    let check = assigned(0, Duration::from_secs(1), 0, START);
+    agenda.replace(assignment(1, [check.clone()]), START);
+    let first = agenda.pop_due(START).unwrap();
+    agenda.replace(assignment(2, [check, assigned(1, Duration::from_secs(1), 500_000, START)]), START);
+    let again = agenda.pop_due(START + Duration::from_secs(1)).map(|due| due.assigned);
+    assert!(
+        [again, agenda.pop_due(START + Duration::from_secs(1)).map(|due| due.assigned)]
+            .into_iter()
+            .flatten()
+            .any(|assigned| Arc::ptr_eq(&assigned, &first.assigned))
+    );
 }

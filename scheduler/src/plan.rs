@@ -135,14 +135,14 @@ impl Plan {
     /// What `probe` runs by this plan, as generation `generation`.
     ///
     /// An entry that `previous` has in the same words keeps its first slot, so that the difference between the two
-    /// is what has changed; any other entry begins at its first slot at or after `from`. A check of the plan that
-    /// is not in `intent` is left out.
+    /// is what has changed; any other entry begins at its first slot at or after what `from` says of its check. A check of
+    /// the plan that is not in `intent` is left out.
     pub fn assignment(
         &self,
         probe: ProbeId,
         intent: &Intent,
         generation: Generation,
-        from: Wall,
+        from: impl Fn(CheckId) -> Wall,
         previous: Option<&Assignment>,
     ) -> Assignment {
         let mut checks = BTreeMap::new();
@@ -158,7 +158,7 @@ impl Plan {
                 rhythm,
                 timeout: wanted.timeout,
                 degraded_after: wanted.degraded_after,
-                from: rhythm.slot_at_or_after(from),
+                from: rhythm.slot_at_or_after(from(*check)),
             };
             if let Some(held) = previous.and_then(|previous| previous.checks.get(check)) {
                 let kept = Assigned { from: held.from, ..assigned.clone() };

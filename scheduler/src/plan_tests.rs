@@ -225,7 +225,7 @@ fn regions_are_placed_apart_and_staggered_across_the_interval() {
     assert_eq!(at("eu-west").probe(), Some(probe_id(0)));
     let from = Wall(1_700_000_000_000_000);
     let assigned =
-        |n: usize| plan.assignment(probe_id(n), &intent, Generation(1), from, None).checks[&check_id(0)].clone();
+        |n: usize| plan.assignment(probe_id(n), &intent, Generation(1), |_| from, None).checks[&check_id(0)].clone();
     let (eu, us) = (assigned(0), assigned(1));
     assert_eq!(us.rhythm.phase_us, phase_us(check_id(0), &region("us-east"), &wanted.regions, wanted.interval));
     assert_eq!((us.rhythm.phase_us + 60_000_000 - eu.rhythm.phase_us) % 60_000_000, 20_000_000);
@@ -237,13 +237,13 @@ fn an_unchanged_entry_keeps_its_first_slot_and_the_difference_is_what_changed() 
     let (mut intent, fleet) = (intent(10), fleet(&[1]));
     let (probe, early, late) = (probe_id(0), Wall(1_000_000_000), Wall(9_000_000_000));
     let first = plan(&intent, &fleet, &Plan::default());
-    let old = first.assignment(probe, &intent, Generation(1), early, None);
+    let old = first.assignment(probe, &intent, Generation(1), |_| early, None);
     assert_eq!(diff(&Assignment::default(), &old), AssignmentUpdate::Snapshot(old.clone()));
     intent.checks.remove(&check_id(3));
     intent.checks.get_mut(&check_id(4)).unwrap().timeout = Duration::from_secs(3);
     intent.checks.insert(check_id(50), check(icmp(), &["eu-west"]));
     let second = plan(&intent, &fleet, &first);
-    let new = second.assignment(probe, &intent, Generation(2), late, Some(&old));
+    let new = second.assignment(probe, &intent, Generation(2), |_| late, Some(&old));
     let AssignmentUpdate::Delta { base, generation, upserts, removals } = diff(&old, &new) else {
         panic!("a probe that holds generation 1 gets a delta");
     };

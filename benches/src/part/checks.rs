@@ -111,20 +111,23 @@ fn harvest(spool: &Spool) -> anyhow::Result<(u64, u64)> {
         session.handle_connected(now, wall);
         let hello = session.poll_transmit(now, wall);
         anyhow::ensure!(matches!(hello, Some(FromProbe::Hello(_))), "the session began with {hello:?}");
-        let welcome = Welcome { epoch: Epoch(1), wall, stored: Vec::new(), limits, collector_id: "bench".to_owned() };
+        let (stored, in_doubt) = (Vec::new(), Vec::new());
+        let welcome = Welcome { epoch: Epoch(1), wall, stored, in_doubt, limits, collector_id: "bench".to_owned() };
         session.handle_message(FromCollector::Welcome(welcome), now, wall)?;
         // The open batch is sealed once it is old enough, which on this clock is at once.
         session.handle_timeout(now + limits.batch_age_max, wall);
+        let mut numbers = codec::DictionaryBuilder::new();
         let (mut samples, mut failed) = (0, 0);
         while let Some(message) = session.poll_transmit(now, wall) {
             match message {
                 FromProbe::Batch(batch) => {
-                    let decoded = codec::decode(&batch.columns, batch.id.count)?;
+                    let decoded = codec::decode(&batch.columns, batch.id.count, numbers.dictionary())?;
                     samples += decoded.len() as u64;
                     failed += decoded.iter().filter(|sample| sample.outcome != Outcome::Ok).count() as u64;
                 }
                 FromProbe::Heartbeat(_) => {}
-                FromProbe::Gap { range, .. } => anyhow::bail!("samples were dropped: {range:?}"),
+                FromProbe::Dictionary { first_index, entries } => numbers.extend(first_index, &entries)?,
+                FromProbe::Gap(gap) => anyhow::bail!("samples were dropped: {gap:?}"),
                 FromProbe::Hello(_) | FromProbe::Applied(_) | FromProbe::Renew { .. } | FromProbe::Goodbye { .. } => {
                     anyhow::bail!("nobody asked for {message:?}")
                 }

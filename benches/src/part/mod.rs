@@ -2,6 +2,8 @@
 
 mod checks;
 mod insert;
+mod remote_write;
+mod sink;
 mod target;
 
 use std::fs;
@@ -18,6 +20,8 @@ use crate::cpu;
 
 pub(crate) use checks::Checked;
 pub(crate) use insert::{Insert, Inserted, Side};
+pub(crate) use remote_write::{RemoteWrite, SERIES, Written};
+pub(crate) use sink::TAKEN_PATH;
 
 /// One process of a measurement.
 #[derive(Debug, Subcommand)]
@@ -58,6 +62,24 @@ pub(crate) enum Part {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Take inserts of samples and keep none; writes its address
+    Sink {
+        /// `address:port` of the engine that gets everything else
+        #[arg(long)]
+        engine: String,
+        /// Where the address is written to
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Send results through Prometheus' remote write
+    RemoteWrite {
+        /// What to send, as JSON
+        #[arg(long)]
+        plan: PathBuf,
+        /// Where the outcome is written to
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// Insert rows with the `clickhouse` crate
     Insert {
         /// What to insert, as JSON
@@ -91,6 +113,8 @@ pub(crate) fn run(part: Part) -> anyhow::Result<()> {
             cpu::pin(core)?;
             checks::run(&url, concurrency, std::time::Duration::from_millis(millis), &out)
         }
+        Part::Sink { engine, out } => sink::run(engine, &out),
+        Part::RemoteWrite { plan, out } => remote_write::run(&plan, &out),
         Part::Insert { plan, out } => insert::run(&plan, &out),
     }
 }

@@ -1,12 +1,27 @@
-//! Bytes per sample on disk as the parts lie after ingest, beside the same rows in a plain table.
+//! Bytes per sample on disk after merges: beside the same results in VictoriaMetrics, and beside a plain table.
 
+use clickhouse::Row;
+use serde::Deserialize;
+use sonde_probe::clock::Clock;
+
+use super::victoria::Victoria;
 use crate::mesh::{Mesh, Number};
 use crate::report::{Claim, Report};
 
 const CLAIM: Claim = Claim {
     name: "disk_bytes",
-    unit: "bytes per sample on disk, parts as ingest left them",
+    unit: "bytes per result on disk after merges, rollups apart",
+    peer: "the same results in VictoriaMetrics after a merge, seven series each",
+};
+const CODECS: Claim = Claim {
+    name: "disk_codec_bytes",
+    unit: "bytes per sample on disk after merges",
     peer: "the same rows in a MergeTree with the same key and the default LZ4, without column codecs",
+};
+const ROLLUPS: Claim = Claim {
+    name: "disk_rollup_bytes",
+    unit: "bytes of all rollups per raw sample, checks of 10 s",
+    peer: "bytes of the raw sample",
 };
 /// The peer's table.
 const PLAIN: &str = "bench_plain";
@@ -20,27 +35,59 @@ const COLUMNS: &str = "workspace_id UUID, check_id UUID, region LowCardinality(S
     ttfb_us Nullable(UInt32), transfer_us Nullable(UInt32), total_us UInt32, status_code Nullable(UInt16), \
     bytes Nullable(UInt64)";
 
-/// Measures the partitions of `days`, UTC days counted from 1970-01-01.
-pub(super) async fn measure(mesh: &Mesh, days: &[i64], report: &mut Report) -> anyhow::Result<()> {
-    run(
-        mesh,
-        &format!(
-            "CREATE TABLE {PLAIN} ({COLUMNS}) ENGINE = MergeTree PARTITION BY toYYYYMMDD(slot_at) \
-             ORDER BY (workspace_id, check_id, region, slot_at, probe_id, boot, seq)"
-        ),
-    )
+/// Measures the partitions of `days`, UTC days counted from 1970-01-01; `victoria` holds the same results.
+pub(super) async fn measure(
+    mesh: &Mesh,
+    victoria: &Victoria,
+    days: &[i64],
+    clock: Clock,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    mesh.run(&format!(
+        "CREATE TABLE {PLAIN} ({COLUMNS}) ENGINE = MergeTree PARTITION BY toYYYYMMDD(slot_at) \
+         ORDER BY (workspace_id, check_id, region, slot_at, probe_id, boot, seq)"
+    ))
     .await?;
-    let mut pairs = Vec::new();
+    let theirs = victoria.bytes_per_result(clock).await?;
+    let (mut beside_theirs, mut beside_plain) = (Vec::new(), Vec::new());
     for day in days {
-        run(mesh, &format!("INSERT INTO {PLAIN} SELECT * FROM samples WHERE toDate(slot_at) = toDate({day})")).await?;
-        pairs.push((bytes_per_row(mesh, "samples", *day).await?, bytes_per_row(mesh, PLAIN, *day).await?));
+        mesh.run(&format!("INSERT INTO {PLAIN} SELECT * FROM samples WHERE toDate(slot_at) = toDate({day})")).await?;
+        for table in ["samples", PLAIN] {
+            // The name of a partition is its day as a number.
+            let name: Name = mesh.ask(&format!("SELECT toString(toYYYYMMDD(toDate({day}))) AS value")).await?;
+            mesh.run(&format!("OPTIMIZE TABLE {table} PARTITION {} FINAL", name.value)).await?;
+        }
+        let ours = bytes_per_row(mesh, "samples", *day).await?;
+        beside_theirs.push((ours, theirs));
+        beside_plain.push((ours, bytes_per_row(mesh, PLAIN, *day).await?));
     }
-    run(mesh, &format!("DROP TABLE {PLAIN}")).await?;
-    report.add(CLAIM, &pairs)
+    mesh.run(&format!("DROP TABLE {PLAIN}")).await?;
+    report.add(CLAIM, &beside_theirs)?;
+    report.add(CODECS, &beside_plain)?;
+    rollups(mesh, report).await
 }
 
-async fn run(mesh: &Mesh, statement: &str) -> anyhow::Result<()> {
-    Ok(mesh.clickhouse.query(statement).execute().await?)
+/// All rollup tables, over every sample that they were made of.
+async fn rollups(mesh: &Mesh, report: &mut Report) -> anyhow::Result<()> {
+    let bytes = |tables: &str| {
+        format!(
+            "SELECT ifNull(toFloat64(sum(bytes_on_disk)) / (SELECT count() FROM samples), 0.) AS value FROM system.parts \
+             WHERE active AND database = currentDatabase() AND {tables}"
+        )
+    };
+    let ours: Number = mesh.ask(&bytes("match(table, '^rollup_1[mhd]$')")).await?;
+    let raw: Number = mesh.ask(&bytes("table = 'samples'")).await?;
+    if ours.value == 0.0 {
+        eprintln!("  no bucket was rolled up in this run: there is no row {}", ROLLUPS.name);
+        return Ok(());
+    }
+    report.add_bounded(ROLLUPS, ours.value, raw.value)
+}
+
+/// One text as a row.
+#[derive(Debug, Row, Deserialize)]
+struct Name {
+    value: String,
 }
 
 async fn bytes_per_row(mesh: &Mesh, table: &str, day: i64) -> anyhow::Result<f64> {

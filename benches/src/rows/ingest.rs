@@ -1,4 +1,5 @@
-//! Samples per processor second from stream to store: collector and engine together, beside direct inserts.
+//! What a sample costs from stream to store, collector and engine together: beside VictoriaMetrics with the same results,
+//! and beside direct inserts of the same rows.
 
 use std::fs;
 use std::time::Duration;
@@ -7,9 +8,10 @@ use anyhow::Context as _;
 use clickhouse::Row;
 use serde::Deserialize;
 use sonde_probe::clock::Clock;
-use tokio::time::sleep;
 use uuid::Uuid;
 
+use super::quiet::{settle, used};
+use super::victoria::Victoria;
 use super::{LOAD_REGIONS, Load, Sizes};
 use crate::child::{Child, part};
 use crate::cpu;
@@ -19,28 +21,51 @@ use crate::report::{Claim, Report};
 use crate::stream::Stream;
 use crate::workload::Workload;
 
-const UNIT: &str = "samples per CPU second";
+const VICTORIA: &str = "VictoriaMetrics, remote write of seven series per result";
 const TOTAL: Claim = Claim {
     name: "ingest_total_cpu",
+    unit: "CPU us per result, collector and engine until the last ack, without merges and rollups",
+    peer: VICTORIA,
+};
+const SETTLED: Claim = Claim {
+    name: "ingest_settled_cpu",
+    unit: "CPU us per result, collector and engine until both are quiet: with merges and rollups",
+    peer: VICTORIA,
+};
+const PACE: Claim = Claim { name: "ingest_pace", unit: "results per second that were taken", peer: VICTORIA };
+const UNIT: &str = "samples per CPU second";
+const DIRECT: Claim = Claim {
+    name: "ingest_direct_cpu",
     unit: UNIT,
     peer: "`clickhouse` crate, 10,000 rows per insert into the same table: client and engine",
 };
 const COLLECTOR: Claim =
     Claim { name: "ingest_collector_cpu", unit: UNIT, peer: "the client of the direct inserts alone" };
 const ENGINE: Claim = Claim { name: "ingest_engine_cpu", unit: UNIT, peer: "the engine under the direct inserts" };
-
-/// A process is quiet when it uses less than `QUIET_CPU` in `QUIET_PERIOD`.
-const QUIET_PERIOD: Duration = Duration::from_millis(500);
-const QUIET_CPU: Duration = Duration::from_millis(50);
-/// Merges that take longer than this are not waited for, on neither side.
-const QUIET_MAX: Duration = Duration::from_secs(15);
 const INSERTS_MAX: Duration = Duration::from_secs(150);
 
-/// Processor time of both processes.
+/// What a load over our streams cost.
 #[derive(Debug, Clone, Copy)]
-struct Used {
+struct Ours {
+    /// Of the collector and of the engine, until the last ack.
     collector: Duration,
     engine: Duration,
+    /// Of both, until they were quiet; includes the others.
+    settled: Duration,
+    /// From the first sample to the last ack.
+    elapsed: Duration,
+}
+
+/// Which rows a direct insert has, and where they go.
+pub(super) struct Direct {
+    /// Base URL.
+    pub(super) url: String,
+    /// Tenant of every row.
+    pub(super) tenant: Uuid,
+    /// UTC day of the slots.
+    pub(super) day: i64,
+    /// Seed of the first region.
+    pub(super) seed: u64,
 }
 
 #[derive(Debug, Row, Deserialize)]
@@ -52,114 +77,115 @@ struct Tenant {
 /// Measures, and returns the UTC days that hold what the collector has stored.
 pub(super) async fn measure(
     mesh: &Mesh,
+    victoria: &mut Victoria,
     load: &Load,
     sizes: Sizes,
     clock: Clock,
     report: &mut Report,
 ) -> anyhow::Result<Vec<i64>> {
-    let (mut total, mut collector, mut engine) = (Vec::new(), Vec::new(), Vec::new());
     let samples = LOAD_REGIONS.len() * sizes.load_samples;
     let mut days = Vec::new();
+    let mut rows: [Vec<(f64, f64)>; 6] = Default::default();
     for repetition in 0..sizes.repetitions {
         let seed = 100 + repetition as u64 * 10;
         // Every run has days of its own, within the seven that a collector takes samples of.
         let day = load.today - 2 - i64::try_from(repetition)?;
         let ours = stream_in(mesh, load, day, seed, sizes, clock).await?;
         confirm(mesh, day, samples).await?;
-        let (client, server) = insert_direct(mesh, load, day - 100, seed, sizes, clock).await?;
-        confirm(mesh, day - 100, samples).await?;
+        let theirs = victoria.write(load, day, seed, sizes, clock).await?;
+        let tenant: Tenant = mesh.ask("SELECT any(workspace_id) AS value FROM samples").await?;
+        let direct = Direct { url: mesh.engine_url.clone(), tenant: tenant.value, day: day - 10, seed };
+        let pids = [mesh.collector.pid(), mesh.engine.pid()];
+        settle(&pids, clock).await?;
+        let before = cpu::time_of(mesh.engine.pid())?;
+        let client = insert_direct(mesh, load, &direct, sizes, clock).await?;
+        let server = cpu::time_of(mesh.engine.pid())?.saturating_sub(before);
+        settle(&pids, clock).await?;
+        confirm(mesh, day - 10, samples).await?;
         days.push(day);
-        let rate = |time: Duration| rate(samples, time);
-        total.push((rate(ours.collector + ours.engine), rate(client + server)));
-        collector.push((rate(ours.collector), rate(client)));
-        engine.push((rate(ours.engine), rate(server)));
-        let seconds = |time: Duration| time.as_secs_f64();
+        let (cost, rate) = (|time| 1e6 / rate(samples, time), |time| rate(samples, time));
+        let both = ours.collector + ours.engine;
+        let pairs = [
+            (cost(both), cost(theirs.settled)),
+            (cost(ours.settled), cost(theirs.settled)),
+            (rate(ours.elapsed), rate(theirs.elapsed)),
+            (rate(both), rate(client + server)),
+            (rate(ours.collector), rate(client)),
+            (rate(ours.engine), rate(server)),
+        ];
+        for (row, pair) in rows.iter_mut().zip(pairs) {
+            row.push(pair);
+        }
         eprintln!(
-            "  {}: {samples} samples; collector {:.2} s, engine {:.2} s; direct: client {:.2} s, engine {:.2} s",
+            "  {}: {samples} samples; collector {:?}, engine {:?}, settled {:?}; VictoriaMetrics {:?}, settled {:?}; \
+             direct: client {client:?}, engine {server:?}",
             repetition + 1,
-            seconds(ours.collector),
-            seconds(ours.engine),
-            seconds(client),
-            seconds(server)
+            ours.collector,
+            ours.engine,
+            ours.settled,
+            theirs.taken,
+            theirs.settled,
         );
     }
-    report.add(TOTAL, &total)?;
-    report.add(COLLECTOR, &collector)?;
-    report.add(ENGINE, &engine)?;
+    for (claim, pairs) in [TOTAL, SETTLED, PACE, DIRECT, COLLECTOR, ENGINE].into_iter().zip(&rows) {
+        report.add(claim, pairs)?;
+    }
     Ok(days)
 }
 
-/// Sends samples over one stream per region, and returns what that cost until both processes were quiet again.
-async fn stream_in(mesh: &Mesh, load: &Load, day: i64, seed: u64, sizes: Sizes, clock: Clock) -> anyhow::Result<Used> {
+/// Sends samples over one stream per region.
+async fn stream_in(mesh: &Mesh, load: &Load, day: i64, seed: u64, sizes: Sizes, clock: Clock) -> anyhow::Result<Ours> {
     let mut streams = Vec::new();
     for identity in &load.identities {
         streams.push(Stream::open(identity, load.checks.len(), clock).await?);
     }
-    settle(mesh, clock).await?;
-    let before = used(mesh)?;
+    let pids = [mesh.collector.pid(), mesh.engine.pid()];
+    settle(&pids, clock).await?;
+    // Merges wait until the last ack, so that they can be told from the way there.
+    mesh.run("SYSTEM STOP MERGES").await?;
+    let (collector, engine, begin) = (cpu::time_of(pids[0])?, cpu::time_of(pids[1])?, clock.now());
     let deliveries = (seed..)
         .zip(&mut streams)
         .map(|(seed, stream)| stream.deliver(Workload::new(&load.checks, day, seed).take(sizes.load_samples)));
     futures::future::try_join_all(deliveries).await?;
-    settle(mesh, clock).await?;
-    let after = used(mesh)?;
-    Ok(Used {
-        collector: after.collector.saturating_sub(before.collector),
-        engine: after.engine.saturating_sub(before.engine),
+    let elapsed = clock.now().since(begin);
+    let (collector_after, engine_after) = (cpu::time_of(pids[0])?, cpu::time_of(pids[1])?);
+    mesh.run("SYSTEM START MERGES").await?;
+    settle(&pids, clock).await?;
+    Ok(Ours {
+        collector: collector_after.saturating_sub(collector),
+        engine: engine_after.saturating_sub(engine),
+        settled: used(&pids)?.saturating_sub(collector + engine),
+        elapsed,
     })
 }
 
-/// Inserts the same samples with the `clickhouse` crate; returns the time of the client and of the engine.
-async fn insert_direct(
+/// Inserts the samples of both streams with the `clickhouse` crate; returns the processor time of the client.
+pub(super) async fn insert_direct(
     mesh: &Mesh,
     load: &Load,
-    day: i64,
-    seed: u64,
+    direct: &Direct,
     sizes: Sizes,
     clock: Clock,
-) -> anyhow::Result<(Duration, Duration)> {
+) -> anyhow::Result<Duration> {
     let (plan_file, out) = (mesh.dir.path().join("insert.json"), mesh.dir.path().join("inserted.json"));
-    let tenant: Tenant = mesh.ask("SELECT any(workspace_id) AS value FROM samples").await?;
-    let sides = (seed..).zip(LOAD_REGIONS);
+    let sides = (direct.seed..).zip(LOAD_REGIONS);
     let plan = Insert {
-        url: mesh.engine_url.clone(),
-        workspace: tenant.value.to_string(),
+        url: direct.url.clone(),
+        workspace: direct.tenant.to_string(),
         checks: load.checks.iter().map(ToString::to_string).collect(),
-        day,
+        day: direct.day,
         sides: sides.map(|(seed, region)| Side { region: region.to_owned(), seed, rows: sizes.load_samples }).collect(),
     };
     fs::write(&plan_file, serde_json::to_vec(&plan)?)?;
-    settle(mesh, clock).await?;
-    let before = cpu::time_of(mesh.engine.pid())?;
     let mut command = part("insert")?;
     command.arg("--plan").arg(&plan_file).arg("--out").arg(&out);
     let child = Child::start("insert", command, mesh.dir.path())?;
     child.ended(clock, INSERTS_MAX).await?;
     child.reap()?;
-    settle(mesh, clock).await?;
-    let engine = cpu::time_of(mesh.engine.pid())?.saturating_sub(before);
     let inserted: Inserted = serde_json::from_slice(&fs::read(&out)?).context("the inserts left no outcome")?;
     anyhow::ensure!(inserted.rows == (LOAD_REGIONS.len() * sizes.load_samples) as u64, "{} rows", inserted.rows);
-    Ok((Duration::from_micros(inserted.cpu_us), engine))
-}
-
-/// Waits until collector and engine do next to nothing, so that the merges that a load causes are counted with it.
-async fn settle(mesh: &Mesh, clock: Clock) -> anyhow::Result<()> {
-    let end = clock.now() + QUIET_MAX;
-    loop {
-        let before = used(mesh)?;
-        sleep(QUIET_PERIOD).await;
-        let after = used(mesh)?;
-        let is_quiet = after.collector.saturating_sub(before.collector) < QUIET_CPU
-            && after.engine.saturating_sub(before.engine) < QUIET_CPU;
-        if is_quiet || clock.now() >= end {
-            return Ok(());
-        }
-    }
-}
-
-fn used(mesh: &Mesh) -> anyhow::Result<Used> {
-    Ok(Used { collector: cpu::time_of(mesh.collector.pid())?, engine: cpu::time_of(mesh.engine.pid())? })
+    Ok(Duration::from_micros(inserted.cpu_us))
 }
 
 /// Makes sure that the table holds what was sent, each sample once.
@@ -172,7 +198,8 @@ async fn confirm(mesh: &Mesh, day: i64, samples: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn rate(samples: usize, time: Duration) -> f64 {
+/// Samples per second.
+pub(super) fn rate(samples: usize, time: Duration) -> f64 {
     count(samples) / time.as_secs_f64()
 }
 

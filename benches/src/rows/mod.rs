@@ -1,9 +1,14 @@
 //! Which rows there are, in which order and at which sizes they are measured. The rows themselves lie below.
 
+mod collector;
 mod disk;
 mod http_check;
+mod idle;
 mod ingest;
+mod outage;
 mod probe;
+mod quiet;
+mod victoria;
 mod wire;
 
 use std::time::Duration;
@@ -18,6 +23,7 @@ use crate::mesh::Mesh;
 use crate::report::Report;
 use crate::stream;
 use crate::workload::INTERVAL;
+use victoria::Victoria;
 
 /// Regions of the two load generators.
 const LOAD_REGIONS: [&str; 2] = ["load-a", "load-b"];
@@ -31,20 +37,35 @@ pub(crate) enum Group {
     HttpCheck,
     /// Bytes per sample on the mesh port
     Wire,
-    /// Samples per processor second into the store, and bytes per sample on disk
+    /// Samples per processor second of the collector alone
+    Collector,
+    /// Processor time into the store, and bytes on disk, beside VictoriaMetrics
     Ingest,
     /// Memory and processor time of a probe with 10,000 checks
     Probe,
+    /// Memory of the collector per idle stream
+    Idle,
+    /// Samples, memory and catching up around a time without ClickHouse
+    Outage,
 }
 
 impl Group {
     /// Every group.
-    pub(crate) const ALL: [Self; 4] = [Self::HttpCheck, Self::Wire, Self::Ingest, Self::Probe];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::HttpCheck, Self::Wire, Self::Collector, Self::Ingest, Self::Probe, Self::Idle, Self::Outage];
 
     /// Whether it is measured in a mesh.
     pub(crate) fn needs_mesh(self) -> bool {
         match self {
             Self::HttpCheck => false,
+            Self::Wire | Self::Collector | Self::Ingest | Self::Probe | Self::Idle | Self::Outage => true,
+        }
+    }
+
+    /// Whether it is measured in the mesh that several groups share.
+    fn shares_mesh(self) -> bool {
+        match self {
+            Self::HttpCheck | Self::Collector | Self::Idle | Self::Outage => false,
             Self::Wire | Self::Ingest | Self::Probe => true,
         }
     }
@@ -71,10 +92,18 @@ pub(crate) struct Sizes {
     probe_checks: usize,
     /// Time over which the loaded probe is watched in one repetition.
     probe: Duration,
+    /// Idle streams.
+    streams: usize,
+    /// How long ClickHouse is away.
+    pub(crate) outage: Duration,
+    /// Real probes during that time.
+    outage_probes: usize,
+    /// Their checks, each due every second.
+    outage_checks: usize,
 }
 
 impl Sizes {
-    /// What the claims are about; four to five minutes.
+    /// What the claims are about; about ten minutes.
     pub(crate) const FULL: Self = Self {
         name: "full",
         repetitions: 3,
@@ -85,6 +114,10 @@ impl Sizes {
         small_batches: 5,
         probe_checks: 10_000,
         probe: Duration::from_secs(10),
+        streams: 1_000,
+        outage: Duration::from_secs(60),
+        outage_probes: 20,
+        outage_checks: 2_000,
     };
 
     /// To try the bench itself.
@@ -98,6 +131,10 @@ impl Sizes {
         small_batches: 2,
         probe_checks: 500,
         probe: Duration::from_secs(2),
+        streams: 60,
+        outage: Duration::from_secs(5),
+        outage_probes: 3,
+        outage_checks: 60,
     };
 }
 
@@ -121,13 +158,37 @@ pub(crate) async fn measure(groups: &[Group], sizes: Sizes, clock: Clock, report
         eprintln!("HTTP checks beside wrk ...");
         wrk = http_check::measure(sizes, cores, clock, report).await?;
     }
-    if !groups.iter().any(|group| group.needs_mesh()) {
-        return Ok(());
+    if has(Group::Collector) {
+        eprintln!("the collector alone ...");
+        Box::pin(collector::measure(sizes, clock, report)).await?;
     }
+    if groups.iter().any(|group| group.shares_mesh()) {
+        Box::pin(measure_in_mesh(groups, sizes, cores, clock, &wrk, report)).await?;
+    }
+    if has(Group::Idle) {
+        eprintln!("{} idle streams ...", sizes.streams);
+        Box::pin(idle::measure(sizes, clock, report)).await?;
+    }
+    if has(Group::Outage) {
+        eprintln!("{} s without ClickHouse ...", sizes.outage.as_secs());
+        Box::pin(outage::measure(sizes, cores, clock, report)).await?;
+    }
+    Ok(())
+}
+
+/// Measures what is measured in one mesh. `wrk` holds what wrk needed per request, or nothing.
+async fn measure_in_mesh(
+    groups: &[Group],
+    sizes: Sizes,
+    cores: Cores,
+    clock: Clock,
+    wrk: &[f64],
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let has = |group| groups.contains(&group);
     eprintln!("starting Postgres, the engine and a collector ...");
     let mesh = Mesh::start(clock).await?;
     let (_target, url) = http_check::start_target(mesh.dir.path(), Some(cores.other), clock).await?;
-    mesh.create_region(BUSY_REGION).await?;
     let mut created = 0;
     if has(Group::Wire) || has(Group::Ingest) {
         let load = prepare_load(&mesh, &url, sizes, clock).await?;
@@ -137,18 +198,21 @@ pub(crate) async fn measure(groups: &[Group], sizes: Sizes, clock: Clock, report
             wire::measure(&mesh, &load, sizes, clock, report).await?;
         }
         if has(Group::Ingest) {
-            eprintln!("ingest beside direct inserts ...");
-            let days = ingest::measure(&mesh, &load, sizes, clock, report).await?;
+            eprintln!("ingest beside VictoriaMetrics and direct inserts ...");
+            let mut victoria = Victoria::start(clock).await?;
+            let days = ingest::measure(&mesh, &mut victoria, &load, sizes, clock, report).await?;
             eprintln!("bytes on disk ...");
-            disk::measure(&mesh, &days, report).await?;
+            disk::measure(&mesh, &victoria, &days, clock, report).await?;
         }
+    } else {
+        mesh.create_region(BUSY_REGION).await?;
     }
     if has(Group::Probe) {
         eprintln!("a probe with {} checks ...", sizes.probe_checks);
         let missing = sizes.probe_checks.saturating_sub(created);
         eprintln!("  creating {missing} more checks ...");
         mesh.create_checks(missing, &url, &[BUSY_REGION], INTERVAL).await?;
-        probe::measure(&mesh, sizes, cores, clock, &wrk, report).await?;
+        probe::measure(&mesh, sizes, cores, clock, wrk, report).await?;
     }
     Ok(())
 }
@@ -158,9 +222,10 @@ async fn prepare_load(mesh: &Mesh, url: &str, sizes: Sizes, clock: Clock) -> any
     let mut identities = Vec::new();
     for region in LOAD_REGIONS {
         mesh.create_region(region).await?;
-        identities.push(stream::enrol(&mesh.admin, region, &mesh.dir.path().join(region), clock).await?);
+        identities.push(stream::enrol(&mesh.admin, region, "load", &mesh.dir.path().join(region), clock).await?);
     }
     let regions = [LOAD_REGIONS[0], LOAD_REGIONS[1], BUSY_REGION];
+    mesh.create_region(BUSY_REGION).await?;
     let checks = mesh.create_checks(sizes.load_checks, url, &regions, INTERVAL).await?;
     Ok(Load { checks, identities, today: clock.wall().utc_day() })
 }

@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod auth;
 pub mod checks;
+pub mod coverage;
 pub mod error;
 pub mod keys;
 pub mod probes;

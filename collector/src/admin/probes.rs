@@ -150,7 +150,9 @@ fn parse_token(request: wire::CreateJoinTokenRequest) -> Result<(RegionId, Strin
 fn message(row: ProbeRow, state: &Fleet, now: Mono) -> wire::Probe {
     let seen = state.presence.seen(row.id).filter(|seen| seen.heard_at.is_some());
     let last_seen_at = seen.as_ref().and_then(|seen| seen.heard_at).max(row.last_seen_at);
-    let is_live = state.registry.has(row.id) && seen.as_ref().is_some_and(|seen| seen.keeps_work(now));
+    // Another collector's stream is known by what it hears.
+    let is_live =
+        seen.as_ref().is_some_and(|seen| (state.registry.has(row.id) || seen.is_elsewhere) && seen.keeps_work(now));
     let word = if row.revoked_at.is_some() {
         "revoked"
     } else if row.drained {

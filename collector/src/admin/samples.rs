@@ -16,9 +16,12 @@ use super::auth::Caller;
 use super::{ANSWER_BYTES_MAX, Deps, REQUEST_BYTES_MAX, error, parse};
 use crate::authz::Scope;
 use crate::clickhouse::ClickHouseError;
-use crate::clickhouse::read::{LIST_ROWS_MAX, LatencyRow, ListQuery, ListedSample, Window};
+use crate::clickhouse::latency::{Latency, LatencyRow, RunCounts};
+use crate::clickhouse::read::{LIST_ROWS_MAX, ListQuery, ListedSample, Window};
+use crate::clickhouse::rollup::PERCENTILE_ERROR_MAX;
 use crate::ingest::admit::SLOT_AHEAD_MAX;
 use crate::live::{Subscription, WatchEnded, WatchRefused};
+use crate::rollup::pieces::Source;
 
 /// Longest window in seconds: a year of 365 days.
 const LAST_S_MAX: u64 = 31_536_000;
@@ -40,25 +43,25 @@ impl SamplesService {
             .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(ANSWER_BYTES_MAX)
     }
+}
 
-    /// A check of another workspace is as absent as one that never was.
-    async fn require_check(&self, caller: &Caller, check: Option<CheckId>) -> Result<(), Status> {
-        let Some(check) = check else { return Ok(()) };
-        let known = self.deps.store.require_check(&caller.workspace, check).await;
-        known.map_err(|failure| error::store(caller, failure))
-    }
+/// A check of another workspace is as absent as one that never was.
+pub(super) async fn require_check(deps: &Deps, caller: &Caller, check: Option<CheckId>) -> Result<(), Status> {
+    let Some(check) = check else { return Ok(()) };
+    let known = deps.store.require_check(&caller.workspace, check).await;
+    known.map_err(|failure| error::store(caller, failure))
+}
 
-    /// An empty answer would hide that a region was mistyped.
-    async fn require_region(&self, caller: &Caller, region: Option<&RegionId>) -> Result<(), Status> {
-        let Some(region) = region else { return Ok(()) };
-        let known = self.deps.store.regions(&caller.workspace).await;
-        let known = known.map_err(|failure| error::store(caller, failure))?;
-        if known.iter().any(|row| row.name == *region) {
-            return Ok(());
-        }
-        let reason = format!("`{region}` is not a region of this mesh; `sonde region list` shows them");
-        Err(error::invalid(InvalidField::new("region", reason)))
+/// An empty answer would hide that a region was mistyped.
+pub(super) async fn require_region(deps: &Deps, caller: &Caller, region: Option<&RegionId>) -> Result<(), Status> {
+    let Some(region) = region else { return Ok(()) };
+    let known = deps.store.regions(&caller.workspace).await;
+    let known = known.map_err(|failure| error::store(caller, failure))?;
+    if known.iter().any(|row| row.name == *region) {
+        return Ok(());
     }
+    let reason = format!("`{region}` is not a region of this mesh; `sonde region list` shows them");
+    Err(error::invalid(InvalidField::new("region", reason)))
 }
 
 #[tonic::async_trait]
@@ -68,9 +71,14 @@ impl Samples for SamplesService {
         request: Request<wire::ListSamplesRequest>,
     ) -> Result<Response<wire::ListSamplesResponse>, Status> {
         let caller = self.deps.auth.require(&request, Scope::SamplesRead)?;
-        let query = list_query(request.get_ref(), self.deps.clock.wall()).map_err(error::invalid)?;
-        self.require_check(&caller, query.check).await?;
-        self.require_region(&caller, query.region.as_ref()).await?;
+        let now = self.deps.clock.wall();
+        let mut query = list_query(request.get_ref(), now).map_err(error::invalid)?;
+        require_check(&self.deps, &caller, query.check).await?;
+        require_region(&self.deps, &caller, query.region.as_ref()).await?;
+        // The engine removes rows some time after their age is reached; nobody sees them meanwhile.
+        let kept = self.deps.store.retention(&caller.workspace).await;
+        let kept = kept.map_err(|failure| error::store(&caller, failure))?;
+        query.window.from = query.window.from.max(kept.begin(Source::Raw, now));
         let listed = self.deps.clickhouse.list_samples(&caller.workspace, &query).await;
         let listed = listed.map_err(|failure| refusal(&caller, &failure))?;
         Ok(Response::new(wire::ListSamplesResponse { samples: listed.into_iter().map(message).collect() }))
@@ -84,7 +92,7 @@ impl Samples for SamplesService {
     ) -> Result<Response<Self::WatchSamplesStream>, Status> {
         let caller = self.deps.auth.require(&request, Scope::SamplesRead)?;
         let check = optional_check(&request.get_ref().check_id).map_err(error::invalid)?;
-        self.require_check(&caller, check).await?;
+        require_check(&self.deps, &caller, check).await?;
         let subscription = self.deps.live.subscribe(caller.workspace.id(), check).map_err(|refused| match refused {
             WatchRefused::Full => Status::resource_exhausted(refused.to_string()),
             WatchRefused::Closed => Status::unavailable(refused.to_string()),
@@ -110,10 +118,13 @@ impl Samples for SamplesService {
     ) -> Result<Response<wire::GetLatencyResponse>, Status> {
         let caller = self.deps.auth.require(&request, Scope::SamplesRead)?;
         let (check, window) = latency_query(request.get_ref(), self.deps.clock.wall()).map_err(error::invalid)?;
-        self.require_check(&caller, Some(check)).await?;
-        let rows = self.deps.clickhouse.latency(&caller.workspace, check, window).await;
-        let rows = rows.map_err(|failure| refusal(&caller, &failure))?;
-        Ok(Response::new(wire::GetLatencyResponse { rows: rows.into_iter().map(latency_message).collect() }))
+        require_check(&self.deps, &caller, Some(check)).await?;
+        let kept = self.deps.store.retention(&caller.workspace).await;
+        let kept = kept.map_err(|failure| error::store(&caller, failure))?;
+        let now = self.deps.clock.wall();
+        let found = self.deps.clickhouse.latency(&caller.workspace, check, window, &kept, now).await;
+        let found = found.map_err(|failure| refusal(&caller, &failure))?;
+        Ok(Response::new(latency_answer(found)))
     }
 }
 
@@ -174,7 +185,8 @@ fn window(last_s: u64, now: Wall) -> Result<Window, InvalidField> {
     Ok(Window { from: now - Duration::from_secs(last_s), until: now + SLOT_AHEAD_MAX })
 }
 
-fn refusal(caller: &Caller, failure: &ClickHouseError) -> Status {
+/// The answer to a caller whose question the sample store did not answer.
+pub(super) fn refusal(caller: &Caller, failure: &ClickHouseError) -> Status {
     match failure {
         ClickHouseError::Unavailable { .. } => {
             tracing::warn!(request.id = %caller.request_id, error = %failure, "the sample store is away");
@@ -220,6 +232,19 @@ fn message(listed: ListedSample) -> wire::SampleRow {
         total_us: listed.total_us,
         status_code: listed.status_code.map(u32::from),
         bytes: listed.bytes,
+    }
+}
+
+fn latency_answer(found: Latency) -> wire::GetLatencyResponse {
+    let counts = found.counts.into_iter().map(|(region, counts)| {
+        let RunCounts { runs, slots, ok, degraded, failed } = counts;
+        wire::RunCounts { region, runs, slots, ok, degraded, failed }
+    });
+    wire::GetLatencyResponse {
+        rows: found.rows.into_iter().map(latency_message).collect(),
+        percentiles_exact: found.is_exact,
+        percentile_error: if found.is_exact { 0.0 } else { PERCENTILE_ERROR_MAX },
+        counts: counts.collect(),
     }
 }
 

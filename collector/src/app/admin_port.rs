@@ -62,11 +62,13 @@ pub(super) async fn serve(
     let workspaces = admin::workspaces::WorkspacesService::server(deps.core());
     let keys = admin::keys::KeysService::server(deps.core());
     let audit = admin::audit::AuditService::server(deps.core());
+    let coverage = admin::coverage::CoverageService::server(deps.clone());
     let samples = admin::samples::SamplesService::server(deps);
     for name in [
         name_of(&checks),
         name_of(&probes),
         name_of(&samples),
+        name_of(&coverage),
         name_of(&regions),
         name_of(&workspaces),
         name_of(&keys),
@@ -84,6 +86,7 @@ pub(super) async fn serve(
         .add_service(checks)
         .add_service(probes)
         .add_service(samples)
+        .add_service(coverage)
         .add_service(regions)
         .add_service(workspaces)
         .add_service(keys)

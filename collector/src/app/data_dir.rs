@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use rustix::fs::{FlockOperation, flock};
+use uuid::Uuid;
 
 use super::ports::Endpoints;
 
@@ -14,8 +15,10 @@ use super::ports::Endpoints;
 const LOCK_FILE: &str = "collector.lock";
 /// Where the bound addresses stand.
 const ENDPOINTS_FILE: &str = "endpoints.json";
-/// A process id has at most 10 digits.
-const PID_BYTES_MAX: u64 = 32;
+/// Which life of a collector had the folder last. Whoever holds the lock knows that it is over.
+const LIFE_FILE: &str = "life";
+/// A process id has at most 10 digits, a life 36 characters, each with a line end.
+const PID_BYTES_MAX: u64 = 64;
 
 /// The folder, locked.
 #[derive(Debug)]
@@ -55,6 +58,21 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
+    /// Writes down which life has the folder now. Returns the one before; `None` when there was none, or nobody can tell.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub(super) fn succeed(&self, life: Uuid) -> anyhow::Result<Option<Uuid>> {
+        let (path, beside) = (self.path.join(LIFE_FILE), self.path.join("life.tmp"));
+        let mut before = String::new();
+        let read = File::open(&path).and_then(|file| file.take(PID_BYTES_MAX).read_to_string(&mut before));
+        let before = read.ok().and_then(|_| before.trim().parse().ok());
+        std::fs::write(&beside, format!("{life}\n"))
+            .and_then(|()| std::fs::rename(&beside, &path))
+            .map_err(|error| anyhow!("data_dir: `{}` cannot be written: {error}", path.display()))?;
+        Ok(before)
+    }
+
     /// Addresses of an earlier life must not be found while this one is starting.
     pub(super) fn remove_endpoints(&self) -> anyhow::Result<()> {
         match std::fs::remove_file(self.path.join(ENDPOINTS_FILE)) {
@@ -89,5 +107,16 @@ mod tests {
         );
         drop(first);
         assert!(DataDir::open(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn each_life_knows_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(folder.path()).unwrap();
+        let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        assert_eq!(dir.succeed(first).unwrap(), None);
+        assert_eq!(dir.succeed(second).unwrap(), Some(first));
+        std::fs::write(folder.path().join(LIFE_FILE), "no life").unwrap();
+        assert_eq!(dir.succeed(first).unwrap(), None);
     }
 }

@@ -6,7 +6,7 @@ use metrics::Unit;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Upper ends of the buckets of every duration, in seconds: from an insert over loopback to one that is resolved after
-/// its deadline of 30 s.
+/// minutes.
 const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 
 /// Name and meaning of each counter.
@@ -16,12 +16,23 @@ const COUNTERS: &[(&str, &str)] = &[
     ("sonde_collector_batches_received_total", "Batches that streams have handed to the ingest pipeline"),
     ("sonde_collector_batches_refused_total", "Batches that can never be accepted, by code"),
     ("sonde_collector_ingest_joined_total", "Batches that came again while they were in flight"),
+    ("sonde_collector_ingest_repeated_total", "Batches that came again after they were stored, byte for byte"),
+    ("sonde_collector_ingest_compared_total", "Batches with numbers long past that were compared with what is stored"),
+    ("sonde_collector_ingest_held_total", "Inserts that had to wait, because the lease did not allow them to begin"),
+    ("sonde_collector_ingest_taken_samples_total", "Samples given up, because another collector may have the session"),
+    ("sonde_collector_ingest_gaps_retried_total", "Attempts to store gaps that were not confirmed and were repeated"),
+    ("sonde_collector_in_doubt_samples_total", "Samples held back while another collector might still be storing them"),
+    ("sonde_collector_streams_refused_total", "Streams ended because the probe broke the protocol, by code"),
+    ("sonde_collector_alarms_total", "Audit entries about probes that say what an honest one never says, by alarm"),
     ("sonde_collector_ingest_inserts_total", "Attempts to insert a group of batches"),
     ("sonde_collector_ingest_uncertain_total", "Attempts whose outcome had to be asked for"),
     ("sonde_collector_ingest_partial_total", "Groups of which ClickHouse held a part; must stay 0"),
     ("sonde_collector_gap_samples_total", "Samples that probes had to forget before they were stored"),
     ("sonde_collector_late_runs_total", "Runs that began more than a second after their slot, as probes say"),
     ("sonde_collector_plans_total", "Plans that changed an assignment"),
+    ("sonde_collector_gate_verdicts_total", "Whether an insert might begin, by verdict"),
+    ("sonde_collector_boots_forgotten_total", "Lives of probes that could not be written down"),
+    ("sonde_collector_placements_dropped_total", "Changes of who runs what that could not be written down"),
     ("sonde_collector_sessions_total", "Streams that were welcomed"),
     ("sonde_collector_sessions_provisional_total", "Streams that were welcomed without Postgres"),
     ("sonde_collector_handshakes_failed_total", "TLS handshakes that failed, by port"),
@@ -30,17 +41,36 @@ const COUNTERS: &[(&str, &str)] = &[
     ("sonde_collector_renewals_total", "Certificates of probes that were renewed"),
     ("sonde_collector_renewals_refused_total", "Renewals that were refused, or put off because Postgres was away"),
     ("sonde_collector_watchers_lagged_total", "Live views that could not keep up"),
+    ("sonde_collector_rollup_marks_total", "Buckets that were marked before an insert that touches them, by level"),
+    ("sonde_collector_rollup_recomputed_total", "Buckets of rollups that were computed, by level"),
+    (
+        "sonde_collector_rollup_differences_total",
+        "Buckets that the hourly check found different from the samples, by level",
+    ),
 ];
 
 /// Name and meaning of each gauge.
 const GAUGES: &[(&str, &str)] = &[
     ("sonde_collector_probes_live", "Probes that were heard within the last 15 s"),
     ("sonde_collector_streams", "Streams that are open here"),
+    ("sonde_collector_leads", "1 on the collector that plans, computes rollups and prunes"),
+    ("sonde_collector_others", "Other collectors that were there within the last minute"),
+    ("sonde_collector_lease_left_seconds", "Time in which inserts of this life may run"),
     ("sonde_collector_checks_unplaced", "Pairs of check and region that no probe runs"),
     ("sonde_collector_config_version", "Version of the configuration that is planned for"),
+    ("sonde_collector_streams_paused", "Streams that are not read, because too many bytes wait for the store"),
+    ("sonde_collector_ingest_budget_taken_bytes", "Bytes of samples that wait for the store, of 64 MiB"),
+    ("sonde_collector_ingest_batches_queued", "Batches that wait to be admitted, at most 64"),
+    ("sonde_collector_ingest_gap_reports_queued", "Reports of gaps that wait to be stored, at most 64"),
     ("sonde_collector_ingest_batches_in_flight", "Batches admitted and not yet stored"),
     ("sonde_collector_ingest_groups_in_flight", "Groups that are being inserted or resolved"),
     ("sonde_collector_ingest_rows_gathered", "Samples that wait for their group to be frozen"),
+    ("sonde_collector_rollup_dirty_buckets", "Buckets of rollups that wait to be computed, by level"),
+    (
+        "sonde_collector_identity_contradictions",
+        "Samples of the last hour stored twice with different content; must be 0",
+    ),
+    ("sonde_collector_physical_copies", "Samples of the last hour stored more than once; readers see each once"),
     ("sonde_collector_task_failing", "1 while a task of the collector fails at its work, by task"),
 ];
 

@@ -75,7 +75,7 @@ impl ClickHouseError {
         Self::Protocol(shorten(&source.to_string()))
     }
 
-    fn from_response(url: &str, text: &str) -> Self {
+    pub(super) fn from_response(url: &str, text: &str) -> Self {
         let detail = shorten(text);
         match exception_code(text) {
             Some(code) if TOO_BIG_CODES.contains(&code) => Self::TooBig { detail },

@@ -22,8 +22,11 @@ use super::error::{exception_code, innermost, shorten};
 use super::row::COLUMNS;
 use super::{ClickHouseError, Client, INSERT_SETTINGS, TOKEN_SETTING};
 
-/// How long one attempt may take from the first byte sent to the last byte received; the server's own limit is 25 s.
-const INSERT_DEADLINE: Duration = Duration::from_secs(30);
+/// How long an insert may run on the server, which ends it then. The lease on inserts counts with this time.
+pub const INSERT_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long one attempt may take from the first byte sent to the last byte received: a second more, so that the server's
+/// own error arrives first.
+const INSERT_DEADLINE: Duration = Duration::from_secs(INSERT_TIME_MAX.as_secs() + 1);
 /// Most bytes of an answer that are looked at; a good one has none.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Most ranges in one question: about 90 bytes each, far below the server's 256 KiB of statement.
@@ -90,7 +93,12 @@ impl Client {
     /// # Errors
     /// [`Uncertain`] in every other case, also when nothing was sent: the caller treats all of them alike.
     pub async fn insert(&self, attempt: &InsertAttempt) -> Result<(), Uncertain> {
-        let outcome = match tokio::time::timeout(INSERT_DEADLINE, self.insert_once(attempt)).await {
+        self.insert_into(&insert_statement(), attempt).await
+    }
+
+    /// The same with a statement of its own; the body must be in the format that it names.
+    pub(super) async fn insert_into(&self, statement: &str, attempt: &InsertAttempt) -> Result<(), Uncertain> {
+        let outcome = match tokio::time::timeout(INSERT_DEADLINE, self.insert_once(statement, attempt)).await {
             Ok(outcome) => outcome,
             Err(_elapsed) => Err(Uncertain::new(format!("no answer within {} s", INSERT_DEADLINE.as_secs()))),
         };
@@ -100,9 +108,9 @@ impl Client {
         outcome
     }
 
-    async fn insert_once(&self, attempt: &InsertAttempt) -> Result<(), Uncertain> {
+    async fn insert_once(&self, statement: &str, attempt: &InsertAttempt) -> Result<(), Uncertain> {
         let known = self.known_settings().await.map_err(|error| Uncertain::new(error.to_string()))?;
-        let request = self.insert_request(attempt, |setting| known.contains(setting))?;
+        let request = self.insert_request(statement, attempt, |setting| known.contains(setting))?;
         let response = self.inner.inserts.request(request).await.map_err(|error| Uncertain::new(innermost(&error)))?;
         let (parts, body) = response.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX)
@@ -114,6 +122,7 @@ impl Client {
 
     fn insert_request(
         &self,
+        statement: &str,
         attempt: &InsertAttempt,
         is_known: impl Fn(&str) -> bool,
     ) -> Result<Request<Full<Bytes>>, Uncertain> {
@@ -121,10 +130,10 @@ impl Client {
         let mut url = endpoint.url.clone();
         let id = attempt.id.to_string();
         let mut pairs = url.query_pairs_mut();
-        pairs.append_pair("query", &insert_statement());
+        pairs.append_pair("query", statement);
         pairs.append_pair("database", &endpoint.database);
         pairs.append_pair("query_id", &query_id(attempt.id));
-        for (name, value) in INSERT_SETTINGS {
+        for (name, value) in INSERT_SETTINGS.iter().chain(self.inner.cluster.write_settings()) {
             if is_known(name) {
                 pairs.append_pair(name, value);
             }
@@ -180,7 +189,7 @@ impl Client {
     ) -> Result<Vec<BootRange>, ClickHouseError> {
         let mut found = Vec::new();
         for ranges in ranges.chunks(RANGES_PER_QUESTION_MAX) {
-            let statement = stored_statement(ranges, from, until);
+            let statement = self.stored_statement(ranges, from, until);
             let rows = self.read(self.inner.reads.query(&statement).fetch_all::<RangeRow>()).await?;
             found.extend(rows.into_iter().map(|row| BootRange {
                 probe: ProbeId(row.probe_id),
@@ -189,6 +198,32 @@ impl Client {
             }));
         }
         Ok(found)
+    }
+}
+
+impl Client {
+    /// Gaps and islands: within a boot, number minus position is constant over a contiguous run.
+    ///
+    /// Reads the table and not the view: a row that lost its slot to another probe is stored all the same.
+    fn stored_statement(&self, ranges: &[BootRange], from: Wall, until: Wall) -> String {
+        let wanted: Vec<String> = ranges
+            .iter()
+            .map(|r| {
+                let SeqRange { first, last } = r.range;
+                format!("(probe_id = '{}' AND boot = '{}' AND seq BETWEEN {first} AND {last})", r.probe, r.boot)
+            })
+            .collect();
+        let condition =
+            format!("slot_at >= {} AND slot_at < {} AND ({})", instant(from), instant(until), wanted.join(" OR "));
+        let database = &self.inner.endpoint.database;
+        let rows = self.inner.cluster.surely_stored(database, "samples", "probe_id, boot, seq", &condition);
+        format!(
+            "SELECT probe_id, boot, min(seq) AS first, max(seq) AS last FROM (\
+               SELECT probe_id, boot, seq, \
+                 toInt64(seq) - toInt64(row_number() OVER (PARTITION BY probe_id, boot ORDER BY seq)) AS island \
+               FROM ({rows})) \
+             GROUP BY probe_id, boot, island ORDER BY probe_id, boot, first"
+        )
     }
 }
 
@@ -225,30 +260,6 @@ fn query_id(id: Uuid) -> String {
 fn insert_statement() -> String {
     let names: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
     format!("INSERT INTO samples ({}) FORMAT RowBinaryWithNamesAndTypes", names.join(", "))
-}
-
-/// Gaps and islands: within a boot, number minus position is constant over a contiguous run.
-///
-/// Reads the table and not the view: a row that lost its slot to another probe is stored all the same.
-fn stored_statement(ranges: &[BootRange], from: Wall, until: Wall) -> String {
-    let wanted: Vec<String> = ranges
-        .iter()
-        .map(|r| {
-            let SeqRange { first, last } = r.range;
-            format!("(probe_id = '{}' AND boot = '{}' AND seq BETWEEN {first} AND {last})", r.probe, r.boot)
-        })
-        .collect();
-    format!(
-        "SELECT probe_id, boot, min(seq) AS first, max(seq) AS last FROM (\
-           SELECT probe_id, boot, seq, \
-             toInt64(seq) - toInt64(row_number() OVER (PARTITION BY probe_id, boot ORDER BY seq)) AS island FROM (\
-             SELECT DISTINCT probe_id, boot, seq FROM samples \
-             WHERE slot_at >= {} AND slot_at < {} AND ({}))) \
-         GROUP BY probe_id, boot, island ORDER BY probe_id, boot, first",
-        instant(from),
-        instant(until),
-        wanted.join(" OR "),
-    )
 }
 
 /// An instant as ClickHouse text, exact to the microsecond.

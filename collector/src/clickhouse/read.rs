@@ -1,4 +1,4 @@
-//! What people ask: newest samples and latency percentiles, always of one workspace, through the deduplicating view.
+//! What people ask: the newest samples, always of one workspace, through the deduplicating view.
 //! Never reads without a window, a limit and a deadline.
 
 use std::time::Duration;
@@ -19,9 +19,6 @@ pub const LIST_ROWS_MAX: u32 = 100_000;
 const FIRST_PIECE: Duration = Duration::from_secs(15 * 60);
 /// How much wider each further piece is: 9 pieces reach a year.
 const PIECE_GROWTH: u32 = 4;
-
-/// Up to this many runs percentiles are exact; 7 values of 8 bytes each make 56 MB on the server.
-pub const EXACT_RUNS_MAX: u64 = 1_000_000;
 
 /// A window of slots: `from` included, `until` excluded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,36 +69,6 @@ pub struct ListedSample {
     pub bytes: Option<u64>,
 }
 
-/// Percentiles of one phase in one region, in microseconds, over the runs in which the phase happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LatencyRow {
-    /// The region.
-    pub region: String,
-    /// `dns`, `connect`, `tls`, `send`, `ttfb`, `transfer` or `total`.
-    pub phase: &'static str,
-    /// Median.
-    pub p50_us: u32,
-    /// 90th percentile.
-    pub p90_us: u32,
-    /// 99th percentile.
-    pub p99_us: u32,
-    /// Largest.
-    pub max_us: u32,
-    /// Number of runs in which the phase happened.
-    pub count: u64,
-}
-
-/// Phases in their order in time, as columns.
-const PHASE_COLUMNS: [(&str, &str); 7] = [
-    ("dns", "dns_us"),
-    ("connect", "connect_us"),
-    ("tls", "tls_us"),
-    ("send", "send_us"),
-    ("ttfb", "ttfb_us"),
-    ("transfer", "transfer_us"),
-    ("total", "total_us"),
-];
-
 #[derive(::clickhouse::Row, Deserialize)]
 struct SampleRow {
     #[serde(with = "::clickhouse::serde::uuid")]
@@ -122,15 +89,6 @@ struct SampleRow {
     total_us: u32,
     status_code: Option<u16>,
     bytes: Option<u64>,
-}
-
-#[derive(::clickhouse::Row, Deserialize)]
-struct QuantileRow {
-    region: String,
-    phase_no: u8,
-    levels: Vec<f64>,
-    max_us: u32,
-    runs: u64,
 }
 
 impl Client {
@@ -158,27 +116,6 @@ impl Client {
         }
         Ok(listed)
     }
-
-    /// Percentiles per region and phase, by region, then by phase in time. A phase that never happened has no row.
-    ///
-    /// Up to [`EXACT_RUNS_MAX`] runs the percentiles are exact, with linear interpolation between neighbours (what
-    /// `percentile_cont` of SQL and the default of numpy do). Beyond, DDSketch gives them within 1 % of the value.
-    ///
-    /// # Errors
-    /// When ClickHouse is away, or the question is too big for it.
-    pub async fn latency(
-        &self,
-        workspace: &Workspace,
-        check: CheckId,
-        window: Window,
-    ) -> Result<Vec<LatencyRow>, ClickHouseError> {
-        let filter = filter(workspace, Some(check), None, window);
-        let count = format!("SELECT count() FROM samples WHERE {filter}");
-        let runs = self.read(self.inner.reads.query(&count).fetch_one::<u64>()).await?;
-        let statement = latency_statement(&filter, runs <= EXACT_RUNS_MAX);
-        let rows = self.read(self.inner.reads.query(&statement).fetch_all::<QuantileRow>()).await?;
-        rows.into_iter().map(LatencyRow::try_from).collect()
-    }
 }
 
 impl From<SampleRow> for ListedSample {
@@ -204,33 +141,6 @@ impl From<SampleRow> for ListedSample {
             bytes: row.bytes,
         }
     }
-}
-
-impl TryFrom<QuantileRow> for LatencyRow {
-    type Error = ClickHouseError;
-
-    fn try_from(row: QuantileRow) -> Result<Self, Self::Error> {
-        let phase = PHASE_COLUMNS.get(usize::from(row.phase_no)).map(|(phase, _)| *phase);
-        let levels: Result<[f64; 3], _> = row.levels.try_into();
-        let (Some(phase), Ok([p50, p90, p99])) = (phase, levels) else {
-            return Err(ClickHouseError::Protocol("a latency row without its three percentiles".to_owned()));
-        };
-        Ok(Self {
-            region: row.region,
-            phase,
-            p50_us: whole_us(p50, row.max_us),
-            p90_us: whole_us(p90, row.max_us),
-            p99_us: whole_us(p99, row.max_us),
-            max_us: row.max_us,
-            count: row.runs,
-        })
-    }
-}
-
-/// Rounds to the microsecond; a sketch's estimate never exceeds the true maximum.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped into the range of u32 first")]
-fn whole_us(value: f64, max_us: u32) -> u32 {
-    value.round().clamp(0.0, f64::from(max_us)) as u32
 }
 
 /// Cuts a window into pieces, newest first, each [`PIECE_GROWTH`] times as wide as the one before.
@@ -270,22 +180,6 @@ fn list_statement(workspace: &Workspace, query: &ListQuery, piece: Window, limit
     )
 }
 
-fn latency_statement(filter: &str, is_exact: bool) -> String {
-    let function =
-        if is_exact { "quantilesExactInclusive(0.5, 0.9, 0.99)" } else { "quantilesDD(0.01, 0.5, 0.9, 0.99)" };
-    let numbers: Vec<String> = (0..PHASE_COLUMNS.len()).map(|number| number.to_string()).collect();
-    let columns: Vec<String> = PHASE_COLUMNS.iter().map(|(_, column)| format!("toNullable({column})")).collect();
-    format!(
-        "SELECT toString(region) AS region, phase_no, {function}(us) AS levels, max(us) AS max_us, count() AS runs FROM (\
-           SELECT region, toUInt8(phase.1) AS phase_no, assumeNotNull(phase.2) AS us FROM samples_v \
-           ARRAY JOIN arrayZip([{}], [{}]) AS phase \
-           WHERE {filter} AND phase.2 IS NOT NULL) \
-         GROUP BY region, phase_no ORDER BY region, phase_no",
-        numbers.join(", "),
-        columns.join(", "),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,13 +195,5 @@ mod tests {
             assert_eq!(pair[0].from, pair[1].until);
         }
         assert!(pieces(Window { from: Wall(5), until: Wall(5) }).is_empty());
-    }
-
-    #[test]
-    fn percentiles_are_rounded_and_never_exceed_the_maximum() {
-        assert_eq!(whole_us(10.5, 100), 11);
-        assert_eq!(whole_us(100.9, 100), 100);
-        assert_eq!(whole_us(f64::NAN, 100), 0);
-        assert_eq!(whole_us(-1.0, 100), 0);
     }
 }

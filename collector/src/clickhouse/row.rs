@@ -101,13 +101,13 @@ fn outcome_code(outcome: Outcome) -> u8 {
 }
 
 /// ClickHouse keeps a UUID as two little-endian halves, the first half first.
-fn put_uuid(out: &mut Vec<u8>, id: Uuid) {
+pub(super) fn put_uuid(out: &mut Vec<u8>, id: Uuid) {
     let (high, low) = id.as_u64_pair();
     out.extend_from_slice(&high.to_le_bytes());
     out.extend_from_slice(&low.to_le_bytes());
 }
 
-fn put_text(out: &mut Vec<u8>, text: &str) {
+pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
     put_varint(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
 }
@@ -124,7 +124,7 @@ fn put_nullable<const N: usize>(out: &mut Vec<u8>, value: Option<[u8; N]>) {
 }
 
 /// Unsigned LEB128.
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     loop {
         let low = value.to_le_bytes()[0] & 0x7f;
         value >>= 7;

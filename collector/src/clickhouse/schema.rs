@@ -2,10 +2,8 @@
 
 use serde::Deserialize;
 
+use super::cluster::Cluster;
 use super::{ClickHouseError, Client, DEADLINE_MARGIN, READ_DEADLINE};
-
-/// The engine of tables whose rows repeat; a cluster would say `ReplicatedReplacingMergeTree(...)` here and nowhere else.
-const REPLACING_ENGINE: &str = "ReplacingMergeTree";
 
 struct Migration {
     version: u32,
@@ -14,8 +12,10 @@ struct Migration {
 }
 
 /// Every migration, ascending. A text that was released never changes.
-const MIGRATIONS: [Migration; 1] =
-    [Migration { version: 1, name: "samples", text: include_str!("../../migrations/clickhouse/0001_samples.sql") }];
+const MIGRATIONS: [Migration; 2] = [
+    Migration { version: 1, name: "samples", text: include_str!("../../migrations/clickhouse/0001_samples.sql") },
+    Migration { version: 2, name: "rollups", text: include_str!("../../migrations/clickhouse/0002_rollups.sql") },
+];
 
 /// Sorted by version and replacing by it: two collectors that migrate at once write the same row twice, harmlessly.
 const MIGRATIONS_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations \
@@ -30,7 +30,8 @@ struct AppliedRow {
 
 pub(super) async fn migrate(client: &Client) -> Result<(), ClickHouseError> {
     // The configuration allows letters, digits and underscores only, so the name needs no quoting.
-    let create = format!("CREATE DATABASE IF NOT EXISTS {}", client.inner.endpoint.database);
+    let cluster = &client.inner.cluster;
+    let create = format!("CREATE DATABASE IF NOT EXISTS {}{}", client.inner.endpoint.database, cluster.on_cluster());
     client.bounded(READ_DEADLINE + DEADLINE_MARGIN, client.inner.bare.query(&create).execute()).await?;
     execute(client, MIGRATIONS_TABLE).await?;
     let applied = client
@@ -68,9 +69,21 @@ async fn apply(client: &Client, migration: &Migration, sha256: &str) -> Result<(
 }
 
 async fn execute(client: &Client, statement: &str) -> Result<(), ClickHouseError> {
-    // The crate reads a question mark as a parameter; `??` is a plain one.
-    let statement = statement.replace("{replacing_engine}", REPLACING_ENGINE).replace('?', "??");
-    client.read(client.inner.reads.query(&statement).execute()).await
+    for statement in client.inner.cluster.render(&client.inner.endpoint.database, statement) {
+        // The crate reads a question mark as a parameter; `??` is a plain one.
+        let statement = statement.replace('?', "??");
+        client.read(client.inner.reads.query(&statement).execute()).await?;
+    }
+    Ok(())
+}
+
+/// Every statement of the schema as `cluster` gets it, in order; for tests and for people who apply it by hand.
+pub fn statements_for(cluster: &Cluster, database: &str) -> Vec<String> {
+    let texts = MIGRATIONS.iter().flat_map(|migration| statements(migration.text));
+    std::iter::once(MIGRATIONS_TABLE.to_owned())
+        .chain(texts)
+        .flat_map(|statement| cluster.render(database, &statement))
+        .collect()
 }
 
 /// The statements of a file: comment lines removed, cut where a line ends with a semicolon.
@@ -112,12 +125,22 @@ mod tests {
     }
 
     #[test]
+    fn every_table_has_a_sharding_key() {
+        let cluster = Cluster::new(Some("c".to_owned()));
+        let statements = statements_for(&cluster, "d");
+        let fronts: Vec<&String> = statements.iter().filter(|text| text.contains("Distributed(")).collect();
+        assert_eq!(fronts.len(), super::super::cluster::SHARDING.len());
+        assert!(fronts.iter().all(|text| !text.contains("rand()")), "{fronts:?}");
+    }
+
+    #[test]
     fn migrations_ascend_from_one_and_can_be_repeated() {
         for (index, migration) in MIGRATIONS.iter().enumerate() {
             assert_eq!(migration.version as usize, index + 1);
             for statement in statements(migration.text) {
-                let repeatable =
-                    ["IF NOT EXISTS", "IF EXISTS", "OR REPLACE"].iter().any(|part| statement.contains(part));
+                // A row that is inserted again has the same key, so it replaces itself.
+                let parts = ["IF NOT EXISTS", "IF EXISTS", "OR REPLACE", "INSERT INTO rollup_marks"];
+                let repeatable = parts.iter().any(|part| statement.contains(part));
                 assert!(repeatable, "{}: {statement}", migration.name);
             }
         }

@@ -26,6 +26,9 @@ fn a_complete_file_is_read() {
     let config = Config::parse(GOOD, "c.toml").unwrap();
     assert_eq!(config.collector_id, "local-1");
     assert_eq!(config.listen.admin.port(), 0);
+    assert_eq!(config.ca_dir, config.data_dir);
+    let shared = Config::parse(&format!("ca_dir = \"/etc/sonde/ca\"\n{GOOD}"), "c.toml").unwrap();
+    assert_eq!((shared.ca_dir, shared.data_dir), ("/etc/sonde/ca".into(), "/var/lib/sonde".into()));
     assert_eq!(config.advertise.names, ["localhost", "::1"]);
     assert_eq!(config.clickhouse.user, "default");
     assert!(!format!("{config:?}").contains("/run/pg"), "the database URL may hold a password");
@@ -44,6 +47,20 @@ fn certificates_may_live_shorter_but_not_longer() {
     for wrong in ["25h", "29s", "0h", "day", "-1h", "18446744073709551615h", ""] {
         let fault = lifetime(wrong).unwrap_err();
         assert!(fault.contains("certificates.lifetime: ") && fault.contains("24h"), "{fault}");
+    }
+}
+
+#[test]
+fn a_cluster_has_the_name_of_a_cluster() {
+    let cluster = |text: &str| {
+        let file = format!("{GOOD}\ncluster = \"{text}\"\n");
+        Config::parse(&file, "c.toml").map(|config| config.clickhouse.cluster).map_err(|error| error.to_string())
+    };
+    assert_eq!(Config::parse(GOOD, "c.toml").unwrap().clickhouse.cluster, None);
+    assert_eq!(cluster("eu-1.a_b"), Ok(Some("eu-1.a_b".to_owned())));
+    for wrong in ["", "a b", "o'clock", "{cluster}"] {
+        let fault = cluster(wrong).unwrap_err();
+        assert!(fault.contains("clickhouse.cluster: "), "{fault}");
     }
 }
 

@@ -1,15 +1,18 @@
-//! What this collector knows of the probes, in memory: who was heard, whose stream is open, who runs what, who is refused.
-//! Never reads a stream, never decides who gets work.
+//! What this collector knows of the probes and of the other collectors, in memory: who was heard, whose stream is open, who
+//! runs what, who is refused, who leads, whether an INSERT may begin. Never reads a stream, never decides who gets work.
 
 pub mod board;
+pub mod gate;
+pub mod leader;
 pub mod presence;
 pub mod registry;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use crate::pki::DenySet;
 
-/// What streams, planner and admin share about the probes.
+/// What streams, planner, pipeline and admin share.
 #[derive(Debug, Default)]
 pub struct Fleet {
     /// Who was heard.
@@ -20,4 +23,10 @@ pub struct Fleet {
     pub board: board::Board,
     /// Who is refused.
     pub denied: Arc<DenySet>,
+    /// Whether an INSERT may begin.
+    pub gate: Arc<gate::Gate>,
+    /// Whether this collector leads.
+    pub leader: Arc<leader::Leader>,
+    /// Other collectors that were there when Postgres was last asked.
+    pub others: AtomicU32,
 }

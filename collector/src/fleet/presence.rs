@@ -5,18 +5,21 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sonde_proto::model::check::Protocol;
-use sonde_proto::model::id::{Generation, ProbeId, RegionId};
+use sonde_proto::model::id::{BootId, Generation, ProbeId, RegionId};
 use sonde_proto::model::time::{Mono, Wall};
-use sonde_proto::session::SILENCE_MAX;
+use sonde_proto::session::{ProbeHeartbeat, SILENCE_MAX};
 use tokio::sync::watch;
 
-use crate::store::Heard;
+use crate::store::{BootSeen, Heard, HeardElsewhere};
 
 /// A probe that was not heard for this long loses its work to the others of its region.
 pub const WORK_KEPT: Duration = SILENCE_MAX;
 /// When nobody else is there, it keeps its work for as long as a probe measures without a collector: to take it away
 /// would help nobody, and would make a hole when the probe comes back.
 pub const LONE_WORK_KEPT: Duration = Duration::from_secs(15 * 60);
+/// Boots that are over and that the store has not heard about: each of 10,000 probes may be restarted twice while Postgres is
+/// away, about 200 bytes each. Beyond, the oldest is forgotten, and the ledger does not learn why its last samples are missing.
+const FORMER_MAX: usize = 20_000;
 
 /// What is known of a probe that was heard, or that had work when the collector started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,10 @@ pub struct Seen {
     pub clock_skew_us: i64,
     /// The assignment that it holds.
     pub held: Generation,
+    /// Its present life; `None` for a probe that is only expected, or that another collector hears.
+    pub boot: Option<BootSeen>,
+    /// Whether another collector heard it last.
+    pub is_elsewhere: bool,
 }
 
 impl Seen {
@@ -56,6 +63,8 @@ struct Table {
     probes: BTreeMap<ProbeId, Seen>,
     /// Those that the store has not heard about.
     unwritten: BTreeSet<ProbeId>,
+    /// Boots that are over, as the store has not heard about them.
+    former: Vec<Heard>,
 }
 
 impl Default for Presence {
@@ -65,14 +74,30 @@ impl Default for Presence {
 }
 
 impl Presence {
-    /// Expects a probe that had work when the collector started: it keeps the work for [`WORK_KEPT`] from `seen.heard` on.
+    /// Expects a probe that had work when the collector began to plan: it keeps the work for [`WORK_KEPT`] from `seen.heard` on.
     pub fn expect(&self, probe: ProbeId, seen: Seen) {
-        self.lock().probes.entry(probe).or_insert(seen);
+        let from = seen.heard;
+        let mut table = self.lock();
+        let known = table.probes.entry(probe).or_insert(seen);
+        known.heard = known.heard.max(from);
     }
 
     /// A probe has introduced itself. Wakes the planner when that may change the fleet.
-    pub fn greet(&self, probe: ProbeId, seen: Seen) {
+    pub fn greet(&self, probe: ProbeId, mut seen: Seen) {
         let mut table = self.lock();
+        let known = table.probes.get(&probe).and_then(|known| known.boot.zip(Some(known)));
+        match (known, &mut seen.boot) {
+            (Some((before, _)), Some(boot)) if before.boot == boot.boot => {
+                boot.first_heard = before.first_heard;
+                boot.generated_through = boot.generated_through.max(before.generated_through);
+                boot.unacked_from = boot.unacked_from.max(before.unacked_from);
+            }
+            (Some((_, known)), Some(_) | None) if table.unwritten.contains(&probe) => {
+                let last = heard(probe, known, false);
+                table.bury(last);
+            }
+            (Some(_) | None, Some(_) | None) => {}
+        }
         let is_news = table.probes.get(&probe).is_none_or(|known| {
             !known.keeps_work(seen.heard) || known.capabilities != seen.capabilities || known.held != seen.held
         });
@@ -91,6 +116,7 @@ impl Presence {
         let was_silent = !seen.keeps_work(now);
         seen.heard = now;
         seen.heard_at = Some(wall);
+        seen.is_elsewhere = false;
         if let Some(skew) = clock_skew_us {
             seen.clock_skew_us = skew;
         }
@@ -108,9 +134,73 @@ impl Presence {
         }
     }
 
-    /// A probe has left in good order or for ever: its work moves at once.
+    /// A probe has said how far it is in this life; nothing is known to go back.
+    pub fn progress(&self, probe: ProbeId, life: BootId, beat: &ProbeHeartbeat) {
+        let mut table = self.lock();
+        let boot = table.probes.get_mut(&probe).and_then(|seen| seen.boot.as_mut());
+        if let Some(boot) = boot.filter(|boot| boot.boot == life) {
+            boot.generated_through = boot.generated_through.max(beat.generated_through);
+            boot.backlog_samples = beat.backlog_samples;
+            boot.oldest_unacked_slot = beat.oldest_unacked_slot;
+            boot.unacked_from = boot.unacked_from.max(beat.unacked_from);
+        }
+    }
+
+    /// A probe has left in good order: its work moves at once, and the other collectors are told.
+    pub fn goodbye(&self, probe: ProbeId, now: Mono) {
+        let mut table = self.lock();
+        let Some(mut seen) = table.probes.remove(&probe) else { return };
+        table.unwritten.remove(&probe);
+        seen.heard = now;
+        let last = heard(probe, &seen, true);
+        table.bury(last);
+        drop(table);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// A probe has left for ever: its work moves at once.
     pub fn forget(&self, probe: ProbeId) {
         if self.lock().probes.remove(&probe).is_some() {
+            self.changed.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Takes what other collectors have heard; whatever was heard here later stands.
+    pub fn learn(&self, rows: Vec<HeardElsewhere>, now: Mono) {
+        let mut table = self.lock();
+        let mut is_news = false;
+        for row in rows {
+            let heard = Mono(now.0.saturating_sub(row.age_us));
+            let known = table.probes.get(&row.probe);
+            if known.is_some_and(|known| known.heard >= heard && known.heard_at.is_some()) {
+                continue;
+            }
+            if row.has_left {
+                is_news |= table.probes.remove(&row.probe).is_some();
+                continue;
+            }
+            let capabilities = row.capabilities.iter().filter_map(|word| word.parse().ok()).collect();
+            is_news |= known.is_none_or(|known| {
+                !known.keeps_work(now) || known.capabilities != capabilities || known.held != row.held
+            });
+            // One that is only expected has the time that it was given.
+            let heard = known.map_or(heard, |known| known.heard.max(heard));
+            let seen = Seen {
+                region: row.region,
+                heard,
+                heard_at: Some(row.at),
+                version: row.version,
+                capabilities,
+                clock_skew_us: row.clock_skew_us,
+                held: row.held,
+                boot: None,
+                is_elsewhere: true,
+            };
+            table.probes.insert(row.probe, seen);
+            table.unwritten.remove(&row.probe);
+        }
+        drop(table);
+        if is_news {
             self.changed.send_modify(|count| *count += 1);
         }
     }
@@ -140,21 +230,45 @@ impl Presence {
         }
     }
 
+    /// For a time this collector could not learn whom the others hear: nobody loses work for it.
+    pub fn excuse_all(&self, now: Mono) {
+        for seen in self.lock().probes.values_mut().filter(|seen| now.since(seen.heard) < LONE_WORK_KEPT) {
+            seen.heard = seen.heard.max(now);
+        }
+    }
+
     /// Counts up whenever the fleet may have changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// What the store has not heard about yet; from now on it counts as told.
+    /// What the store has not heard about yet, one entry for each boot; from now on it counts as told.
     pub fn take_unwritten(&self) -> Vec<Heard> {
         let mut table = self.lock();
         let unwritten = std::mem::take(&mut table.unwritten);
-        unwritten.into_iter().filter_map(|probe| heard(probe, table.probes.get(&probe)?)).collect()
+        let mut newest: BTreeMap<(ProbeId, BootId), Heard> = BTreeMap::new();
+        let present = unwritten.into_iter().filter_map(|probe| heard(probe, table.probes.get(&probe)?, false));
+        let all: Vec<Heard> = present.collect();
+        for heard in std::mem::take(&mut table.former).into_iter().chain(all) {
+            let entry = newest.entry((heard.probe, heard.boot.boot)).or_insert_with(|| heard.clone());
+            if heard.heard >= entry.heard {
+                *entry = heard;
+            }
+        }
+        newest.into_values().collect()
     }
 
     /// Takes back what the store could not be told.
-    pub fn put_back(&self, heard: &[Heard]) {
-        self.lock().unwritten.extend(heard.iter().map(|heard| heard.probe));
+    pub fn put_back(&self, heard: Vec<Heard>) {
+        let mut table = self.lock();
+        for heard in heard {
+            let known = table.probes.get(&heard.probe).and_then(|seen| seen.boot);
+            if known.is_some_and(|boot| boot.boot == heard.boot.boot) {
+                table.unwritten.insert(heard.probe);
+            } else {
+                table.bury(Some(heard));
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -163,84 +277,31 @@ impl Presence {
     }
 }
 
-fn heard(probe: ProbeId, seen: &Seen) -> Option<Heard> {
+impl Table {
+    fn bury(&mut self, last: Option<Heard>) {
+        let Some(last) = last else { return };
+        if self.former.len() >= FORMER_MAX {
+            self.former.remove(0);
+            metrics::counter!("sonde_collector_boots_forgotten_total").increment(1);
+        }
+        self.former.push(last);
+    }
+}
+
+fn heard(probe: ProbeId, seen: &Seen, has_left: bool) -> Option<Heard> {
+    seen.heard_at?;
     Some(Heard {
         probe,
-        at: seen.heard_at?,
+        boot: seen.boot?,
+        heard: seen.heard,
         version: seen.version.clone(),
         capabilities: seen.capabilities.iter().map(|protocol| protocol.name().to_owned()).collect(),
         clock_skew_us: seen.clock_skew_us,
+        held: seen.held,
+        has_left,
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PROBE: ProbeId = ProbeId(uuid::Uuid::from_u128(1));
-
-    fn seen(heard: Mono) -> Seen {
-        Seen {
-            region: RegionId::new("eu-west").unwrap(),
-            heard,
-            heard_at: Some(Wall(0)),
-            version: String::new(),
-            capabilities: BTreeSet::from([Protocol::Http]),
-            clock_skew_us: 0,
-            held: Generation(0),
-        }
-    }
-
-    #[test]
-    fn a_silent_probe_keeps_its_work_for_fifteen_seconds() {
-        let presence = Presence::default();
-        let start = Mono(1_000_000);
-        presence.greet(PROBE, seen(start));
-        let last = start + Duration::from_millis(14_999);
-        assert!(presence.seen(PROBE).unwrap().keeps_work(last));
-        assert_eq!(presence.next_loss(last), Some(start + Duration::from_secs(15)));
-        assert!(!presence.seen(PROBE).unwrap().keeps_work(start + Duration::from_secs(15)));
-        assert_eq!(presence.next_loss(start + Duration::from_secs(15)), None);
-        assert!(presence.known(start + Duration::from_secs(899)).contains_key(&PROBE));
-        assert!(presence.known(start + Duration::from_secs(900)).is_empty());
-    }
-
-    #[test]
-    fn a_stall_of_our_own_is_nobodys_silence() {
-        let presence = Presence::default();
-        let start = Mono(1_000_000);
-        presence.greet(PROBE, seen(start));
-        let (stalled, woken) = (start + Duration::from_secs(3), start + Duration::from_secs(600));
-        presence.excuse(stalled, woken);
-        assert!(presence.seen(PROBE).unwrap().keeps_work(woken + Duration::from_secs(14)));
-        presence.excuse(woken + Duration::from_secs(20), woken + Duration::from_secs(60));
-        assert!(!presence.seen(PROBE).unwrap().keeps_work(woken + Duration::from_secs(60)), "it was silent before");
-    }
-
-    #[test]
-    fn the_planner_wakes_for_news_only() {
-        let presence = Presence::default();
-        let mut changes = presence.changes();
-        let start = Mono(1_000_000);
-        presence.greet(PROBE, seen(start));
-        assert!(changes.has_changed().unwrap());
-        changes.mark_unchanged();
-        presence.greet(PROBE, seen(start + Duration::from_secs(3)));
-        presence.hear(PROBE, start + Duration::from_secs(8), Wall(8), Some(-5));
-        assert!(!changes.has_changed().unwrap(), "a reconnect and a heartbeat are no news");
-        presence.hear(PROBE, start + Duration::from_secs(60), Wall(60), None);
-        assert!(changes.has_changed().unwrap(), "it was silent and is back");
-        assert_eq!(presence.seen(PROBE).unwrap().clock_skew_us, -5);
-    }
-
-    #[test]
-    fn what_could_not_be_written_is_offered_again() {
-        let presence = Presence::default();
-        presence.greet(PROBE, seen(Mono(1)));
-        let heard = presence.take_unwritten();
-        assert_eq!(heard.len(), 1);
-        assert!(presence.take_unwritten().is_empty());
-        presence.put_back(&heard);
-        assert_eq!(presence.take_unwritten(), heard);
-    }
-}
+#[path = "presence_tests.rs"]
+mod tests;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sonde_proto::model::id::ProbeId;
+use sonde_proto::model::id::{Epoch, ProbeId};
 use sonde_proto::session::CloseReason;
 use tokio::sync::watch;
 
@@ -17,7 +17,15 @@ pub struct Registry {
 struct Streams {
     next: u64,
     is_closed: bool,
-    open: BTreeMap<ProbeId, (u64, watch::Sender<Option<CloseReason>>)>,
+    open: BTreeMap<ProbeId, Stream>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    number: u64,
+    cut: watch::Sender<Option<CloseReason>>,
+    /// Number of its session; 0 before it has one, and while it is provisional.
+    epoch: Epoch,
 }
 
 /// A stream's place in the registry; leaves it when dropped.
@@ -37,8 +45,9 @@ impl Registry {
         streams.next += 1;
         let first = streams.is_closed.then_some(CloseReason::Shutdown);
         let (sender, cut) = watch::channel(first);
-        if let Some((_, older)) = streams.open.insert(probe, (number, sender)) {
-            older.send_replace(Some(CloseReason::Superseded));
+        let stream = Stream { number, cut: sender, epoch: Epoch(0) };
+        if let Some(older) = streams.open.insert(probe, stream) {
+            older.cut.send_replace(Some(CloseReason::Superseded));
         }
         metrics::gauge!("sonde_collector_streams").set(count(&streams));
         Ticket { registry: Arc::clone(self), probe, number, cut }
@@ -46,8 +55,22 @@ impl Registry {
 
     /// Cuts the stream of a probe, if it has one here.
     pub fn cut(&self, probe: ProbeId, reason: &CloseReason) {
-        if let Some((_, stream)) = self.lock().open.get(&probe) {
-            stream.send_replace(Some(reason.clone()));
+        if let Some(stream) = self.lock().open.get(&probe) {
+            stream.cut.send_replace(Some(reason.clone()));
+        }
+    }
+
+    /// The sessions that Postgres has given to streams which are open here.
+    pub fn sessions(&self) -> Vec<(ProbeId, Epoch)> {
+        let streams = self.lock();
+        let numbered = streams.open.iter().filter(|(_, stream)| stream.epoch > Epoch(0));
+        numbered.map(|(probe, stream)| (*probe, stream.epoch)).collect()
+    }
+
+    /// Another collector has a newer session of the probe: the stream of `epoch` is cut, a later one is not.
+    pub fn take_away(&self, probe: ProbeId, epoch: Epoch) {
+        if let Some(stream) = self.lock().open.get(&probe).filter(|stream| stream.epoch == epoch) {
+            stream.cut.send_replace(Some(CloseReason::Superseded));
         }
     }
 
@@ -55,8 +78,8 @@ impl Registry {
     pub fn close(&self) {
         let mut streams = self.lock();
         streams.is_closed = true;
-        for (_, stream) in streams.open.values() {
-            stream.send_replace(Some(CloseReason::Shutdown));
+        for stream in streams.open.values() {
+            stream.cut.send_replace(Some(CloseReason::Shutdown));
         }
     }
 
@@ -83,14 +106,22 @@ impl Ticket {
 
     /// Whether no newer stream of the probe has taken its place.
     pub fn is_current(&self) -> bool {
-        self.registry.lock().open.get(&self.probe).is_some_and(|(number, _)| *number == self.number)
+        self.registry.lock().open.get(&self.probe).is_some_and(|stream| stream.number == self.number)
+    }
+
+    /// Postgres has given the stream's session a number.
+    pub fn opened(&self, epoch: Epoch) {
+        let mut streams = self.registry.lock();
+        if let Some(stream) = streams.open.get_mut(&self.probe).filter(|stream| stream.number == self.number) {
+            stream.epoch = epoch;
+        }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut streams = self.registry.lock();
-        if streams.open.get(&self.probe).is_some_and(|(number, _)| *number == self.number) {
+        if streams.open.get(&self.probe).is_some_and(|stream| stream.number == self.number) {
             streams.open.remove(&self.probe);
         }
         metrics::gauge!("sonde_collector_streams").set(count(&streams));
@@ -118,6 +149,23 @@ mod tests {
         assert!(registry.has(PROBE));
         drop(newer);
         assert!(!registry.has(PROBE));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_was_taken_ends_its_stream_and_no_later_one() {
+        let registry = Arc::new(Registry::default());
+        let mut older = registry.enter(PROBE);
+        assert_eq!(registry.sessions(), [], "it has no number yet");
+        older.opened(Epoch(7));
+        assert_eq!(registry.sessions(), [(PROBE, Epoch(7))]);
+        let mut newer = registry.enter(PROBE);
+        newer.opened(Epoch(9));
+        older.opened(Epoch(8));
+        registry.take_away(PROBE, Epoch(7));
+        assert!(newer.cut.borrow().is_none() && registry.sessions() == [(PROBE, Epoch(9))]);
+        registry.take_away(PROBE, Epoch(9));
+        assert_eq!(newer.cut().await, CloseReason::Superseded);
+        assert_eq!(older.cut().await, CloseReason::Superseded);
     }
 
     #[tokio::test]

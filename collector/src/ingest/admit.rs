@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sonde_proto::codec::{self, COLUMNS_BYTES_MAX};
+use sonde_proto::codec::{self, COLUMNS_BYTES_MAX, CodecError, Dictionary};
 use sonde_proto::model::id::{CheckId, ProbeId, RegionId, Seq, WorkspaceId};
 use sonde_proto::model::sample::{BATCH_SAMPLES_MAX, Outcome, RunKind, Sample, StoredSample};
 use sonde_proto::model::time::Wall;
@@ -45,7 +46,13 @@ pub enum RefusalCode {
     TooMany,
     /// Sample numbers begin at 1 and end below 2^63.
     BadSequence,
-    /// The columns do not decode.
+    /// The columns are larger than those of any batch.
+    TooLarge,
+    /// The columns name a check by a number that was not told.
+    UnknownCheckNumber,
+    /// A column is shorter or longer than the batch has samples.
+    ColumnLength,
+    /// The columns do not decode for another reason.
     MalformedColumns,
     /// The columns hold another number of samples than the batch says.
     CountMismatch,
@@ -63,6 +70,10 @@ pub enum RefusalCode {
     TooNew,
     /// A run that began further from its slot than [`START_DISTANCE_MAX`].
     FarFromSlot,
+    /// Numbers that are known, with other samples than before.
+    PayloadMismatch,
+    /// Some of the numbers came in a batch that was cut otherwise; a sealed batch never changes.
+    Overlap,
 }
 
 impl RefusalCode {
@@ -72,6 +83,9 @@ impl RefusalCode {
             Self::Empty => "empty",
             Self::TooMany => "too_many",
             Self::BadSequence => "bad_sequence",
+            Self::TooLarge => "too_large",
+            Self::UnknownCheckNumber => "unknown_check_number",
+            Self::ColumnLength => "column_length",
             Self::MalformedColumns => "malformed_columns",
             Self::CountMismatch => "count_mismatch",
             Self::MixedPartition => "mixed_partition",
@@ -81,6 +95,8 @@ impl RefusalCode {
             Self::TooOld => "too_old",
             Self::TooNew => "too_new",
             Self::FarFromSlot => "far_from_slot",
+            Self::PayloadMismatch => "payload_mismatch",
+            Self::Overlap => "overlap",
         }
     }
 }
@@ -115,6 +131,8 @@ pub struct Delivery {
     pub region: RegionId,
     /// What it sent.
     pub batch: SealedBatch,
+    /// The checks by number, as its stream was told.
+    pub dictionary: Arc<Dictionary>,
 }
 
 /// One sample with everything that its row holds.
@@ -144,7 +162,7 @@ pub struct Admitted {
 /// # Errors
 /// When anything in it is something that this probe may not say; the first such thing is named.
 pub fn admit(delivery: &Delivery, rights: &Rights, now: Wall) -> Result<Admitted, Refusal> {
-    let samples = decode(&delivery.batch)?;
+    let samples = decode(&delivery.batch, &delivery.dictionary)?;
     let day = samples.first().map_or(0, |sample| sample.slot_at.utc_day());
     let first = delivery.batch.id.first_seq.0;
     let mut is_urgent = false;
@@ -166,7 +184,8 @@ pub fn admit(delivery: &Delivery, rights: &Rights, now: Wall) -> Result<Admitted
     Ok(Admitted { day, region: delivery.region.clone(), is_urgent, rows })
 }
 
-fn decode(batch: &SealedBatch) -> Result<Vec<Sample>, Refusal> {
+/// The samples of a batch, whatever they say.
+pub(super) fn decode(batch: &SealedBatch, dictionary: &Dictionary) -> Result<Vec<Sample>, Refusal> {
     let id = batch.id;
     if id.count == 0 {
         return Err(Refusal::new(RefusalCode::Empty, "the batch has no samples; a batch holds at least one"));
@@ -187,12 +206,12 @@ fn decode(batch: &SealedBatch) -> Result<Vec<Sample>, Refusal> {
     }
     if batch.columns.len() > COLUMNS_BYTES_MAX {
         return Err(Refusal::new(
-            RefusalCode::MalformedColumns,
+            RefusalCode::TooLarge,
             format!("the columns take {} bytes; the most is {COLUMNS_BYTES_MAX}", batch.columns.len()),
         ));
     }
-    let samples = codec::decode(&batch.columns, id.count)
-        .map_err(|error| Refusal::new(RefusalCode::MalformedColumns, format!("the columns do not decode: {error}")))?;
+    let samples = codec::decode(&batch.columns, id.count, dictionary)
+        .map_err(|error| Refusal::new(code_of(&error), format!("the columns do not decode: {error}")))?;
     if u32::try_from(samples.len()) != Ok(id.count) {
         return Err(Refusal::new(
             RefusalCode::CountMismatch,
@@ -200,6 +219,20 @@ fn decode(batch: &SealedBatch) -> Result<Vec<Sample>, Refusal> {
         ));
     }
     Ok(samples)
+}
+
+fn code_of(error: &CodecError) -> RefusalCode {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum; whatever else is wrong, the detail says it")]
+    match error {
+        CodecError::CountMismatch { .. } => RefusalCode::CountMismatch,
+        CodecError::UnknownNumber { .. } => RefusalCode::UnknownCheckNumber,
+        // A column has as many values as the batch has samples; one with fewer or more shows at the end of the body.
+        CodecError::Truncated | CodecError::Malformed { what: "end" } => RefusalCode::ColumnLength,
+        CodecError::TooLarge { .. } => RefusalCode::TooLarge,
+        CodecError::MixedDays { .. } => RefusalCode::MixedPartition,
+        CodecError::Contradiction { .. } => RefusalCode::InconsistentSample,
+        _ => RefusalCode::MalformedColumns,
+    }
 }
 
 fn check_consistency(seq: Seq, sample: &Sample) -> Result<(), Refusal> {

@@ -43,13 +43,15 @@ fn rights() -> Rights {
 }
 
 fn delivery(samples: &[Sample]) -> Delivery {
-    let columns = codec::encode(samples).unwrap();
+    let mut numbers = codec::DictionaryBuilder::new();
+    let columns = codec::encode(samples, &mut numbers).unwrap();
     let id =
         BatchId { boot: BootId(Uuid::from_u128(5)), first_seq: Seq(11), count: u32::try_from(samples.len()).unwrap() };
     Delivery {
         probe: ProbeId(Uuid::from_u128(9)),
         region: region("eu-west"),
-        batch: SealedBatch { id, columns: Arc::from(columns) },
+        batch: SealedBatch { id, columns: columns.into() },
+        dictionary: Arc::new(numbers.dictionary().clone()),
     }
 }
 
@@ -108,10 +110,15 @@ fn numbers_and_columns_must_agree() {
     assert_eq!(with(&|batch| batch.id.count = 1_001), RefusalCode::TooMany);
     assert_eq!(with(&|batch| batch.id.first_seq = Seq(0)), RefusalCode::BadSequence);
     assert_eq!(with(&|batch| batch.id.first_seq = Seq(u64::MAX)), RefusalCode::BadSequence);
-    assert_eq!(with(&|batch| batch.columns = Arc::from(&b"\xff\xff"[..])), RefusalCode::MalformedColumns);
-    assert_eq!(with(&|batch| batch.columns = vec![0; COLUMNS_BYTES_MAX + 1].into()), RefusalCode::MalformedColumns);
-    let miscounted = with(&|batch| batch.id.count = 3);
-    assert!(matches!(miscounted, RefusalCode::MalformedColumns | RefusalCode::CountMismatch), "{miscounted}");
+    assert_eq!(with(&|batch| batch.columns = b"\xff\xff"[..].into()), RefusalCode::MalformedColumns);
+    assert_eq!(with(&|batch| batch.columns = vec![0; COLUMNS_BYTES_MAX + 1].into()), RefusalCode::TooLarge);
+    assert_eq!(with(&|batch| batch.id.count = 3), RefusalCode::CountMismatch);
+    let body = good.batch.columns.to_vec();
+    assert_eq!(with(&|batch| batch.columns = body[..body.len() - 3].into()), RefusalCode::ColumnLength);
+    let longer = [&body[..], &[0, 0]].concat();
+    assert_eq!(with(&|batch| batch.columns = longer.clone().into()), RefusalCode::ColumnLength);
+    let untold = Delivery { dictionary: Arc::default(), ..good.clone() };
+    assert_eq!(refused(&untold), RefusalCode::UnknownCheckNumber);
 }
 
 #[test]
@@ -121,6 +128,9 @@ fn the_name_of_every_code_is_a_word_of_its_own() {
         Empty,
         TooMany,
         BadSequence,
+        TooLarge,
+        UnknownCheckNumber,
+        ColumnLength,
         MalformedColumns,
         CountMismatch,
         MixedPartition,
@@ -130,6 +140,8 @@ fn the_name_of_every_code_is_a_word_of_its_own() {
         TooOld,
         TooNew,
         FarFromSlot,
+        PayloadMismatch,
+        Overlap,
     ];
     let names: BTreeSet<&str> = codes.iter().map(|code| code.name()).collect();
     assert_eq!(names.len(), codes.len());

@@ -95,6 +95,33 @@ impl Grouper {
         }
     }
 
+    /// Takes out, and returns, the batches that must not be stored any more.
+    pub fn forget(&mut self, mut is_lost: impl FnMut(&Admitted) -> bool) -> Vec<Admitted> {
+        let mut lost = Vec::new();
+        let mut sort = |batches: &mut Vec<Admitted>| {
+            let (gone, kept) = std::mem::take(batches).into_iter().partition(&mut is_lost);
+            *batches = kept;
+            let gone: Vec<Admitted> = gone;
+            let rows: usize = gone.iter().map(|batch| batch.rows.len()).sum();
+            lost.extend(gone);
+            rows
+        };
+        for group in &mut self.full {
+            self.rows_held -= sort(&mut group.batches);
+        }
+        for lane in self.lanes.values_mut() {
+            let Some(open) = &mut lane.open else { continue };
+            let rows = sort(&mut open.batches);
+            self.rows_held -= rows;
+            open.rows -= rows;
+            if open.batches.is_empty() {
+                lane.open = None;
+            }
+        }
+        self.full.retain(|group| !group.batches.is_empty());
+        lost
+    }
+
     /// Hands out a group whose time has come, oldest partition first.
     pub fn poll_group(&mut self, now: Mono) -> Option<Group> {
         if let Some(group) = self.full.pop_front() {

@@ -128,3 +128,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_must_not_be_stored_any_more_leaves_and_makes_room() {
+    let mut grouper = Grouper::new();
+    for first in [1, 1 + GROUP_ROWS_MAX as u64] {
+        grouper.offer(batch(1, first, GROUP_ROWS_MAX, false), START);
+    }
+    grouper.offer(batch(1, 1_000_001, 3, false), START);
+    grouper.offer(batch(1, 1_000_004, 4, false), START);
+    grouper.offer(batch(2, 2_000_001, 5, false), START);
+    assert!(!grouper.has_room());
+    let lost = grouper.forget(|batch| batch.rows[0].stored.seq.0 % 1_000 == 1);
+    assert_eq!(lost.len(), 4);
+    assert_eq!((grouper.rows_held(), grouper.has_room()), (4, true));
+    let rest: Vec<Group> = std::iter::from_fn(|| grouper.poll_rest(START)).collect();
+    assert_eq!(rest.iter().map(firsts).collect::<Vec<_>>(), [[1_000_004]]);
+    assert_eq!((grouper.rows_held(), grouper.poll_timeout()), (0, None));
+}

@@ -20,6 +20,15 @@ impl Identities {
         self.boots.entry((piece.probe, piece.boot)).or_default().insert(piece.range);
     }
 
+    /// Both together.
+    #[must_use]
+    pub fn joined(mut self, other: &Self) -> Self {
+        for piece in other.ranges() {
+            self.insert(piece);
+        }
+        self
+    }
+
     /// Takes out everything that is in `other`.
     pub fn subtract(&mut self, other: &Self) {
         for (boot, ranges) in &other.boots {

@@ -2,12 +2,17 @@
 //! anything is sent again. Never does I/O and reads no clock; never gives up, and never guesses.
 //!
 //! ```text
-//! Insert --stored--> Done
-//!    \--uncertain--> CheckRunning --running--> Rest, then again; after some polls Kill
-//!                          \--not running--> AskStored --all--> Done
-//!                                                 \--none--> Rest, then Insert the same group
-//!                                                  \--some--> alarm, Rest, then Insert what is missing
+//! Mark --marked--> Insert --stored--> Done
+//!   ^                | \--held--> Rest, then Mark
+//!   |                \--uncertain--> CheckRunning --running--> Rest, then again; after some polls Kill
+//!   |                                   \--not running--> AskStored --all--> Mark once more, then Done
+//!   \---------------------------------------------------------/ | \--none--> Rest, then the same group
+//!                                                                \--some--> alarm, Rest, then what is missing
 //! ```
+//!
+//! Every insert comes right after a mark: rollups of the minutes that it touches are recomputed after the mark's deadline,
+//! whatever becomes of the insert. One that was uncertain and is found stored may have landed after that deadline, so its
+//! minutes are marked once more.
 
 use std::time::Duration;
 
@@ -24,11 +29,15 @@ const POLLS_BEFORE_KILL: u32 = 20;
 const PAUSE_BASE: Duration = Duration::from_millis(200);
 /// Longest pause; a store that is back is used again within this time.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Pause after an insert that was not allowed to begin; the lease is asked for meanwhile, which takes 2 s at most.
+const HELD_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the driver must do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Insert the rows of [`Resolver::missing`].
+    /// Mark the minutes of the group, so that their rollups are made anew.
+    Mark,
+    /// Insert the rows of [`Resolver::missing`], if the lease allows it now.
     Insert,
     /// Ask whether the last insert is still running.
     CheckRunning,
@@ -45,6 +54,10 @@ pub enum Command {
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
+    /// The minutes are marked, with a deadline after the end of an insert that begins at once.
+    Marked,
+    /// Nothing was sent: the lease does not allow an insert now, or the mark has become old.
+    Held,
     /// The insert passed the strict test.
     Stored,
     /// The insert did not pass it.
@@ -55,7 +68,7 @@ pub enum Fact {
     KillAnswered,
     /// The answer to [`Command::AskStored`]; may name more than was asked.
     Found(Identities),
-    /// The server did not answer a question.
+    /// The server did not answer a question, or did not take a mark.
     NoAnswer,
     /// The pause is over.
     Rested,
@@ -64,6 +77,7 @@ pub enum Fact {
 /// Which question stands when a pause is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
+    Mark,
     Insert,
     CheckRunning,
     Kill,
@@ -93,7 +107,7 @@ impl Resolver {
     pub fn new(wanted: Identities) -> Self {
         Self {
             missing: wanted,
-            state: State::Doing(Next::Insert),
+            state: State::Doing(Next::Mark),
             pause: Backoff::new(PAUSE_BASE, PAUSE_MAX),
             polls: 0,
             uncertain: 0,
@@ -104,6 +118,7 @@ impl Resolver {
     /// What to do now.
     pub fn command(&self) -> Command {
         match self.state {
+            State::Doing(Next::Mark) => Command::Mark,
             State::Doing(Next::Insert) => Command::Insert,
             State::Doing(Next::CheckRunning) => Command::CheckRunning,
             State::Doing(Next::Kill) => Command::Kill,
@@ -129,12 +144,31 @@ impl Resolver {
         self.partial
     }
 
+    /// Gives up on identities that another collector is responsible for now. Only between two attempts, when nothing is
+    /// under way: before [`Command::Mark`] is carried out.
+    ///
+    /// # Panics
+    /// When another command stands: a bug of the driver.
+    pub fn abandon(&mut self, taken: &Identities) {
+        assert_eq!(self.command(), Command::Mark, "rows of an insert that may be under way cannot be given up");
+        let before = self.missing.count();
+        self.missing.subtract(taken);
+        // Found stored after an uncertain attempt, the rest still wants its second mark.
+        if before > 0 && self.missing.is_empty() && self.uncertain == 0 {
+            self.state = State::Finished;
+        }
+    }
+
     /// Takes in what came of the last command. `jitter` is 64 random bits.
     ///
     /// # Panics
     /// When the fact does not answer the command: a bug of the driver.
     pub fn handle(&mut self, fact: Fact, now: Mono, jitter: u64) {
         self.state = match (self.state, fact) {
+            (State::Doing(Next::Mark), Fact::Marked) if self.missing.is_empty() => State::Finished,
+            (State::Doing(Next::Mark), Fact::Marked) => State::Doing(Next::Insert),
+            (State::Doing(Next::Mark), Fact::NoAnswer) => self.rest(Next::Mark, now, jitter),
+            (State::Doing(Next::Insert), Fact::Held) => State::Resting { until: now + HELD_PAUSE, next: Next::Mark },
             (State::Doing(Next::Insert), Fact::Stored) => State::Finished,
             (State::Doing(Next::Insert), Fact::Uncertain) => {
                 self.uncertain = self.uncertain.saturating_add(1);
@@ -169,12 +203,12 @@ impl Resolver {
         let before = self.missing.count();
         self.missing.subtract(found);
         if self.missing.is_empty() {
-            return State::Finished;
+            return State::Doing(Next::Mark);
         }
         if self.missing.count() < before {
             self.partial = self.partial.saturating_add(1);
         }
-        self.rest(Next::Insert, now, jitter)
+        self.rest(Next::Mark, now, jitter)
     }
 
     fn rest(&mut self, next: Next, now: Mono, jitter: u64) -> State {

@@ -24,6 +24,7 @@ fn set(pieces: &[BootRange]) -> Identities {
 /// Feeds facts and returns the commands that they answered, then the one that stands.
 fn walk(resolver: &mut Resolver, facts: impl IntoIterator<Item = Fact>) -> Vec<&'static str> {
     let name = |command: Command| match command {
+        Command::Mark => "mark",
         Command::Insert => "insert",
         Command::CheckRunning => "running?",
         Command::Kill => "kill",
@@ -42,15 +43,16 @@ fn walk(resolver: &mut Resolver, facts: impl IntoIterator<Item = Fact>) -> Vec<&
 #[test]
 fn a_clean_insert_needs_no_question() {
     let mut resolver = Resolver::new(set(&[piece(1, 1, 9)]));
-    assert_eq!(walk(&mut resolver, [Fact::Stored]), ["insert", "finish"]);
+    assert_eq!(walk(&mut resolver, [Fact::Marked, Fact::Stored]), ["mark", "insert", "finish"]);
 }
 
 #[test]
 fn a_lost_answer_of_a_stored_group_is_found_out_without_a_second_insert() {
     let wanted = set(&[piece(1, 1, 9), piece(2, 4, 4)]);
     let mut resolver = Resolver::new(wanted.clone());
-    let seen = walk(&mut resolver, [Fact::Uncertain, Fact::Running(false), Fact::Found(wanted)]);
-    assert_eq!(seen, ["insert", "running?", "stored?", "finish"]);
+    let facts = [Fact::Marked, Fact::Uncertain, Fact::Running(false), Fact::Found(wanted), Fact::Marked];
+    let seen = walk(&mut resolver, facts);
+    assert_eq!(seen, ["mark", "insert", "running?", "stored?", "mark", "finish"], "it may have landed late");
     assert_eq!(resolver.partial(), 0);
 }
 
@@ -58,15 +60,17 @@ fn a_lost_answer_of_a_stored_group_is_found_out_without_a_second_insert() {
 fn nothing_stored_means_the_same_group_again() {
     let wanted = set(&[piece(1, 1, 9)]);
     let mut resolver = Resolver::new(wanted.clone());
-    let facts = [Fact::Uncertain, Fact::Running(false), Fact::Found(set(&[piece(2, 1, 9)])), Fact::Rested];
-    assert_eq!(walk(&mut resolver, facts), ["insert", "running?", "stored?", "rest", "insert"]);
+    let nothing = Fact::Found(set(&[piece(2, 1, 9)]));
+    let facts = [Fact::Marked, Fact::Uncertain, Fact::Running(false), nothing, Fact::Rested, Fact::Marked];
+    assert_eq!(walk(&mut resolver, facts), ["mark", "insert", "running?", "stored?", "rest", "mark", "insert"]);
     assert_eq!((resolver.missing(), resolver.partial()), (&wanted, 0));
 }
 
 #[test]
 fn a_part_stored_is_an_alarm_and_only_the_rest_is_sent() {
     let mut resolver = Resolver::new(set(&[piece(1, 1, 9)]));
-    let facts = [Fact::Uncertain, Fact::Running(false), Fact::Found(set(&[piece(1, 3, 5)])), Fact::Rested];
+    let part = Fact::Found(set(&[piece(1, 3, 5)]));
+    let facts = [Fact::Marked, Fact::Uncertain, Fact::Running(false), part, Fact::Rested, Fact::Marked];
     walk(&mut resolver, facts);
     assert_eq!(resolver.missing().ranges(), [piece(1, 1, 2), piece(1, 6, 9)]);
     assert_eq!((resolver.partial(), resolver.command()), (1, Command::Insert));
@@ -75,7 +79,7 @@ fn a_part_stored_is_an_alarm_and_only_the_rest_is_sent() {
 #[test]
 fn a_running_insert_is_waited_for_and_then_killed() {
     let mut resolver = Resolver::new(set(&[piece(1, 1, 9)]));
-    let mut facts = vec![Fact::Uncertain];
+    let mut facts = vec![Fact::Marked, Fact::Uncertain];
     for _ in 1..POLLS_BEFORE_KILL {
         facts.extend([Fact::Running(true), Fact::Rested]);
     }
@@ -87,6 +91,7 @@ fn a_running_insert_is_waited_for_and_then_killed() {
 #[test]
 fn an_absent_server_is_asked_again_with_growing_pauses_and_nothing_is_sent_meanwhile() {
     let mut resolver = Resolver::new(set(&[piece(1, 1, 9)]));
+    resolver.handle(Fact::Marked, NOW, 0);
     resolver.handle(Fact::Uncertain, NOW, 0);
     let mut pauses = Vec::new();
     for _ in 0..12 {
@@ -98,6 +103,33 @@ fn an_absent_server_is_asked_again_with_growing_pauses_and_nothing_is_sent_meanw
     }
     assert!(pauses.is_sorted(), "{pauses:?}");
     assert_eq!(pauses.last(), Some(&PAUSE_MAX));
+}
+
+#[test]
+fn an_insert_that_is_held_back_is_marked_again_before_it_begins() {
+    let mut resolver = Resolver::new(set(&[piece(1, 1, 9)]));
+    let facts = [Fact::Marked, Fact::Held, Fact::Rested, Fact::NoAnswer, Fact::Rested, Fact::Marked, Fact::Stored];
+    let seen = walk(&mut resolver, facts);
+    assert_eq!(seen, ["mark", "insert", "rest", "mark", "rest", "mark", "insert", "finish"]);
+    assert_eq!(resolver.uncertain(), 0);
+}
+
+#[test]
+fn what_another_collector_stores_is_given_up_between_attempts() {
+    let mut resolver = Resolver::new(set(&[piece(1, 1, 9), piece(2, 1, 3)]));
+    resolver.abandon(&set(&[piece(1, 1, 9)]));
+    assert_eq!((resolver.missing(), resolver.command()), (&set(&[piece(2, 1, 3)]), Command::Mark));
+    walk(&mut resolver, [Fact::Marked, Fact::Held, Fact::Rested]);
+    resolver.abandon(&set(&[piece(2, 1, 3)]));
+    assert_eq!(resolver.command(), Command::Finish);
+}
+
+#[test]
+#[should_panic(expected = "cannot be given up")]
+fn what_may_be_under_way_is_not_given_up() {
+    let mut resolver = Resolver::new(set(&[piece(1, 1, 9)]));
+    walk(&mut resolver, [Fact::Marked, Fact::Uncertain]);
+    resolver.abandon(&set(&[piece(1, 1, 9)]));
 }
 
 /// A store whose inserts end in every way that was ever seen, and the harm that each does.
@@ -116,6 +148,8 @@ enum Ending {
     Away {
         questions: u8,
     },
+    /// The lease has run out, or the mark was not taken.
+    Held,
 }
 
 fn ending() -> impl Strategy<Value = Ending> {
@@ -126,6 +160,7 @@ fn ending() -> impl Strategy<Value = Ending> {
         1 => (1_u8..50).prop_map(|polls| Ending::StillRunning { polls }),
         1 => (1_u8..9).prop_map(|keep| Ending::PartStored { keep }),
         1 => (1_u8..9).prop_map(|questions| Ending::Away { questions }),
+        1 => Just(Ending::Held),
     ]
 }
 
@@ -135,11 +170,15 @@ struct Store {
     copies: BTreeMap<u64, u32>,
     running: Option<(u8, Vec<u64>)>,
     away: u8,
+    /// Whether a mark stands that no insert has used up.
+    is_marked: bool,
 }
 
 impl Store {
     fn insert(&mut self, rows: Vec<u64>, ending: Ending) -> Fact {
+        assert!(std::mem::take(&mut self.is_marked), "an insert without a mark of its own");
         match ending {
+            Ending::Held => return Fact::Held,
             Ending::Clean | Ending::LostAnswer => self.commit(&rows),
             Ending::NothingStored => {}
             Ending::StillRunning { polls } => self.running = Some((polls, rows)),
@@ -166,12 +205,16 @@ impl Store {
     }
 
     fn answer(&mut self, command: Command, missing: &Identities, endings: &mut impl Iterator<Item = Ending>) -> Fact {
-        let asks = matches!(command, Command::CheckRunning | Command::Kill | Command::AskStored);
+        let asks = matches!(command, Command::Mark | Command::CheckRunning | Command::Kill | Command::AskStored);
         if asks && self.away > 0 {
             self.away -= 1;
             return Fact::NoAnswer;
         }
         match command {
+            Command::Mark => {
+                self.is_marked = true;
+                Fact::Marked
+            }
             Command::Insert => {
                 assert!(self.running.is_none(), "two inserts of one group at once");
                 let rows: Vec<u64> = missing.ranges().iter().flat_map(|r| r.range.first.0..=r.range.last.0).collect();

@@ -1,5 +1,7 @@
-//! Drives the resolver of one frozen group against ClickHouse until every row is stored. Never answers a probe.
+//! Drives the resolver of one frozen group against ClickHouse until every row is stored. Never answers a probe, and never
+//! inserts what the lease does not allow.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,87 +11,184 @@ use sonde_proto::model::sample::SeqRange;
 use sonde_proto::model::time::Mono;
 use uuid::Uuid;
 
+use super::admit::Admitted;
 use super::batch::Group;
+use super::claim::Claim;
 use super::identities::Identities;
 use super::resolve::{Command, Fact, Resolver};
-use crate::clickhouse::Client;
-use crate::clickhouse::insert::{BootRange, InsertAttempt, day_start};
+use crate::clickhouse::insert::{BootRange, INSERT_TIME_MAX, InsertAttempt, day_start};
+use crate::clickhouse::marks::Marker;
 use crate::clickhouse::row::RowsEncoder;
+use crate::clickhouse::{ClickHouseError, Client};
 use crate::clock::Clock;
+use crate::fleet::gate::{Gate, Verdict};
 
-/// What was stored, and what it took.
+/// Microseconds of a minute.
+const MINUTE_US: i64 = 60_000_000;
+/// How old a mark may be when its insert begins; longer than the two calls between them take.
+const MARK_AGE_MAX: Duration = Duration::from_secs(5);
+/// How long a mark stands: an insert may begin [`MARK_AGE_MAX`] after it and take [`INSERT_TIME_MAX`], and a second.
+const MARK_LASTS: Duration = Duration::from_secs(MARK_AGE_MAX.as_secs() + INSERT_TIME_MAX.as_secs() + 1);
+
+/// What settling a group needs.
+#[derive(Debug, Clone)]
+pub(super) struct Tools {
+    pub(super) clickhouse: Client,
+    pub(super) marker: Marker,
+    pub(super) gate: Arc<Gate>,
+    pub(super) clock: Clock,
+}
+
+/// A frozen group.
+#[derive(Debug)]
+pub(super) struct Frozen {
+    pub(super) group: Group,
+    /// Who waits for each of its batches, in their order.
+    pub(super) claims: Vec<Arc<Claim>>,
+}
+
+/// What became of a group, and what it took.
 #[derive(Debug)]
 pub(super) struct Settled {
-    pub(super) group: Arc<Group>,
+    pub(super) group: Group,
+    /// Which of its batches another collector stores; the others are stored.
+    pub(super) is_abandoned: Vec<bool>,
     /// From the first attempt to the proof.
     pub(super) took: Duration,
 }
 
-/// Returns once the store holds every row of the group. Waits for as long as that takes.
-pub(super) async fn settle(group: Arc<Group>, clickhouse: Client, clock: Clock) -> Settled {
+/// Returns once the store holds every row of the group that is still ours. Waits for as long as that takes.
+pub(super) async fn settle(frozen: Frozen, tools: Tools) -> Settled {
+    let clock = tools.clock;
     let started_at = clock.now();
-    let mut resolver = Resolver::new(identities(&group));
-    // Frozen: a retry of the same rows is the same bytes under the same name.
-    let mut attempt = attempt(&group, resolver.missing());
+    let mut work = Work::new(frozen, tools);
     loop {
-        let fact = match resolver.command() {
-            Command::Insert => {
-                let begun_at = clock.now();
-                let fact = insert(&clickhouse, &attempt, &resolver).await;
-                let took = clock.now().since(begun_at);
-                metrics::histogram!("sonde_collector_ingest_insert_seconds").record(took.as_secs_f64());
-                fact
+        let fact = match work.resolver.command() {
+            Command::Mark => {
+                work.abandon_taken();
+                // Nothing may be left.
+                if work.resolver.command() == Command::Finish {
+                    break;
+                }
+                work.mark().await
             }
-            Command::CheckRunning => match clickhouse.is_insert_running(attempt.id).await {
+            Command::Insert => work.insert().await,
+            Command::CheckRunning => match work.tools.clickhouse.is_insert_running(work.attempt.id).await {
                 Ok(running) => Fact::Running(running),
                 Err(error) => no_answer("running", &error),
             },
-            Command::Kill => match clickhouse.kill_insert(attempt.id).await {
+            Command::Kill => match work.tools.clickhouse.kill_insert(work.attempt.id).await {
                 Ok(()) => Fact::KillAnswered,
                 Err(error) => no_answer("kill", &error),
             },
-            Command::AskStored => ask_stored(&group, &clickhouse, resolver.missing()).await,
+            Command::AskStored => ask_stored(work.group.day, &work.tools.clickhouse, work.resolver.missing()).await,
             Command::Rest(until) => rest(clock.now(), until).await,
             Command::Finish => break,
         };
-        let alarms = resolver.partial();
-        resolver.handle(fact, clock.now(), rand::random());
-        if resolver.partial() > alarms {
+        work.take_in(fact);
+    }
+    if work.resolver.uncertain() > 0 {
+        let attempts = work.resolver.uncertain() + 1;
+        tracing::info!(group.id = %work.attempt.id, attempts, "an uncertain insert is settled");
+    }
+    Settled { group: work.group, is_abandoned: work.is_abandoned, took: clock.now().since(started_at) }
+}
+
+struct Work {
+    group: Group,
+    claims: Vec<Arc<Claim>>,
+    is_abandoned: Vec<bool>,
+    /// Every minute with a slot of the group, counted from 1970-01-01.
+    minutes: BTreeSet<i64>,
+    resolver: Resolver,
+    /// Frozen: a retry of the same rows is the same bytes under the same name.
+    attempt: InsertAttempt,
+    /// When the mark that stands was asked for.
+    marked_at: Mono,
+    tools: Tools,
+}
+
+impl Work {
+    fn new(frozen: Frozen, tools: Tools) -> Self {
+        let Frozen { group, claims } = frozen;
+        let rows = group.batches.iter().flat_map(|batch| &batch.rows);
+        let minutes = rows.map(|row| row.stored.sample.slot_at.0.div_euclid(MINUTE_US)).collect();
+        let resolver = Resolver::new(identities(&group.batches));
+        let attempt = attempt(&group, resolver.missing());
+        let is_abandoned = vec![false; group.batches.len()];
+        Self { group, claims, is_abandoned, minutes, resolver, attempt, marked_at: Mono::default(), tools }
+    }
+
+    /// Gives up on batches that are not ours any more.
+    fn abandon_taken(&mut self) {
+        let (gate, now) = (&self.tools.gate, self.tools.clock.now());
+        let mut taken = Identities::default();
+        for ((batch, claim), is_abandoned) in self.group.batches.iter().zip(&self.claims).zip(&mut self.is_abandoned) {
+            let probe = batch.rows.first().map(|row| row.stored.probe);
+            if !*is_abandoned && probe.is_some_and(|probe| !claim.is_ours(gate, probe, now)) {
+                *is_abandoned = true;
+                taken = taken.joined(&identities(std::slice::from_ref(batch)));
+            }
+        }
+        if taken.is_empty() {
+            return;
+        }
+        metrics::counter!("sonde_collector_ingest_taken_samples_total").increment(taken.count());
+        self.resolver.abandon(&taken);
+        self.attempt = attempt(&self.group, self.resolver.missing());
+    }
+
+    async fn mark(&mut self) -> Fact {
+        self.marked_at = self.tools.clock.now();
+        let until = self.tools.clock.wall() + MARK_LASTS;
+        match self.tools.marker.cover(&self.minutes, until).await {
+            Ok(()) => Fact::Marked,
+            Err(error) => no_answer("mark", &error),
+        }
+    }
+
+    async fn insert(&self) -> Fact {
+        let Tools { clickhouse, gate, clock, .. } = &self.tools;
+        let begun_at = clock.now();
+        // This process may have been stopped since the mark.
+        let is_fresh = begun_at.since(self.marked_at) <= MARK_AGE_MAX;
+        if !is_fresh || gate.verdict(begun_at, INSERT_TIME_MAX) == Verdict::Wait {
+            metrics::counter!("sonde_collector_ingest_held_total").increment(1);
+            return Fact::Held;
+        }
+        metrics::counter!("sonde_collector_ingest_inserts_total").increment(1);
+        let outcome = clickhouse.insert(&self.attempt).await;
+        let took = clock.now().since(begun_at);
+        metrics::histogram!("sonde_collector_ingest_insert_seconds").record(took.as_secs_f64());
+        let Err(uncertain) = outcome else { return Fact::Stored };
+        metrics::counter!("sonde_collector_ingest_uncertain_total").increment(1);
+        tracing::warn!(
+            group.id = %self.attempt.id,
+            rows = self.attempt.rows,
+            attempt = self.resolver.uncertain() + 1,
+            reason = %uncertain,
+            "an insert is uncertain; asking ClickHouse what it holds"
+        );
+        Fact::Uncertain
+    }
+
+    fn take_in(&mut self, fact: Fact) {
+        let alarms = self.resolver.partial();
+        self.resolver.handle(fact, self.tools.clock.now(), rand::random());
+        if self.resolver.partial() > alarms {
             metrics::counter!("sonde_collector_ingest_partial_total").increment(1);
             tracing::error!(
-                group.id = %attempt.id,
-                missing = resolver.missing().count(),
+                group.id = %self.attempt.id,
+                missing = self.resolver.missing().count(),
                 "ClickHouse holds a part of one insert; inserting the rest. One insert is one block, so this cannot happen"
             );
-            attempt = self::attempt(&group, resolver.missing());
-        }
-    }
-    if resolver.uncertain() > 0 {
-        tracing::info!(group.id = %attempt.id, attempts = resolver.uncertain() + 1, "an uncertain insert is settled");
-    }
-    Settled { group, took: clock.now().since(started_at) }
-}
-
-async fn insert(clickhouse: &Client, attempt: &InsertAttempt, resolver: &Resolver) -> Fact {
-    metrics::counter!("sonde_collector_ingest_inserts_total").increment(1);
-    match clickhouse.insert(attempt).await {
-        Ok(()) => Fact::Stored,
-        Err(uncertain) => {
-            metrics::counter!("sonde_collector_ingest_uncertain_total").increment(1);
-            tracing::warn!(
-                group.id = %attempt.id,
-                rows = attempt.rows,
-                attempt = resolver.uncertain() + 1,
-                reason = %uncertain,
-                "an insert is uncertain; asking ClickHouse what it holds"
-            );
-            Fact::Uncertain
+            self.attempt = attempt(&self.group, self.resolver.missing());
         }
     }
 }
 
-async fn ask_stored(group: &Group, clickhouse: &Client, missing: &Identities) -> Fact {
-    let (from, until) = (day_start(group.day), day_start(group.day + 1));
+async fn ask_stored(day: i64, clickhouse: &Client, missing: &Identities) -> Fact {
+    let (from, until) = (day_start(day), day_start(day + 1));
     match clickhouse.stored(&missing.ranges(), from, until).await {
         Ok(found) => Fact::Found(found.into_iter().collect()),
         Err(error) => no_answer("stored", &error),
@@ -101,14 +200,14 @@ async fn rest(now: Mono, until: Mono) -> Fact {
     Fact::Rested
 }
 
-fn no_answer(question: &'static str, error: &crate::clickhouse::ClickHouseError) -> Fact {
+fn no_answer(question: &'static str, error: &ClickHouseError) -> Fact {
     tracing::debug!(question, %error, "ClickHouse did not answer");
     Fact::NoAnswer
 }
 
-/// Everything that the group says.
-fn identities(group: &Group) -> Identities {
-    let rows = group.batches.iter().flat_map(|batch| &batch.rows);
+/// Everything that the batches say.
+fn identities(batches: &[Admitted]) -> Identities {
+    let rows = batches.iter().flat_map(|batch| &batch.rows);
     rows.map(|row| BootRange {
         probe: row.stored.probe,
         boot: row.stored.boot,

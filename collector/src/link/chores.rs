@@ -1,24 +1,30 @@
-//! What a stream asks of the stores while it goes on: sessions, stored ranges, renewals, gaps. Never touches the stream itself.
+//! What a stream asks of the stores while it goes on: sessions, stored ranges, renewals. Never touches the stream itself.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
 use sonde_proto::model::id::{BootId, Epoch, ProbeId};
 use sonde_proto::model::sample::SeqRange;
-use sonde_proto::session::{Hello, RenewAnswer};
+use sonde_proto::session::{Hello, RangeSet, RenewAnswer};
+use sonde_scheduler::Backoff;
 use tracing::{info, warn};
 
 use super::mesh::MeshDeps;
 use super::peer::MeshPeer;
 use crate::authz::{Task, Workspace};
 use crate::pki::{BUNDLE_VERSION, PkiError, ProbeSubject, ProvenKey};
-use crate::store::{self, Actor, AuditEntry, AuditedTx, Renewal, StoreError, within};
+use crate::store::{self, Renewal, StoreError, within};
 
-/// Time for each store to answer during a greeting; both fit twice into the session's deadline of 10 s.
+/// Time for each store to answer during a greeting; both together fit into the session's deadline of 10 s.
 const ANSWER_MAX: Duration = store::ANSWER_MAX;
-/// Pause before a gap that could not be kept is tried again.
-const GAP_RETRY: Duration = Duration::from_secs(5);
+/// First pause after a question about what was in doubt that was not answered.
+const CERTAIN_PAUSE_BASE: Duration = Duration::from_millis(250);
+/// Longest pause.
+const CERTAIN_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long a silent ClickHouse may keep back what was in doubt, after the previous holder's lease has run out. Nobody else
+/// can insert it any more by then, so to send it again can do no harm that readers see, whereas a probe that holds it back
+/// for ever fills its memory, and then it is lost.
+const CERTAIN_MAX: Duration = Duration::from_secs(60);
 
 /// What became of a Hello.
 pub(super) enum Greeting {
@@ -26,50 +32,98 @@ pub(super) enum Greeting {
     Accepted {
         /// Its fencing number; 0 while Postgres is away.
         epoch: Epoch,
+        /// The probe's life.
+        boot: BootId,
         /// Which of the unacked ranges are stored.
         stored: Vec<SeqRange>,
+        /// Which of the others the previous holder may still be inserting.
+        in_doubt: Vec<SeqRange>,
+        /// How long it may do so.
+        in_doubt_for: Duration,
     },
     /// The probe does not exist any more.
     Refused,
 }
 
-/// Opens a session: the next epoch, and what the store holds already.
+/// Opens a session: the next epoch, and then what the store holds already: in this order, because an insert of the previous
+/// holder may land until the session is ours, and after that only while its lease lasts, which the session tells.
 ///
 /// Both stores may be away. Without Postgres the session is provisional, with epoch 0: certificate and deny set
-/// still stand, samples still flow, and the next stream of the probe gets a number again. Without ClickHouse nothing
-/// is known to be stored: the probe sends everything again, and identical identities are stored once.
+/// still stand, samples still flow, and the next stream of the probe gets a number again. Nothing is in doubt then, because
+/// nobody knows who held it before; identical identities are shown once. Without ClickHouse nothing is known to be stored:
+/// the probe sends everything again.
 pub(super) async fn greet(deps: Arc<MeshDeps>, probe: ProbeId, hello: Hello) -> Greeting {
     let workspace = Workspace::system(Task::Link);
-    let opening = deps.store.open_session(&workspace, probe, hello.boot, &deps.collector_id);
-    let asking = async {
-        if hello.unacked.is_empty() {
-            return Vec::new();
-        }
-        let asked = deps.ingest.stored_ranges(probe, hello.boot, &hello.unacked);
-        match tokio::time::timeout(ANSWER_MAX, asked).await {
-            Ok(Ok(stored)) => stored,
-            Ok(Err(error)) => {
-                warn!(probe.id = %probe, %error, "what is stored is not known; the probe sends it again");
-                Vec::new()
-            }
-            Err(_) => {
-                warn!(probe.id = %probe, "ClickHouse is slow to say what is stored; the probe sends it again");
-                Vec::new()
-            }
-        }
-    };
-    let (opened, stored) = tokio::join!(within(ANSWER_MAX, opening), asking);
-    let epoch = match opened {
-        Ok(epoch) => epoch,
+    let opening = deps.store.open_session(&workspace, probe, hello.boot, &deps.life);
+    let (epoch, in_doubt_for) = match within(ANSWER_MAX, opening).await {
+        Ok(opened) => (opened.epoch, opened.in_doubt_for),
         Err(StoreError::NotFound { .. }) => return Greeting::Refused,
         Err(error) => {
             metrics::counter!("sonde_collector_sessions_provisional_total").increment(1);
             warn!(probe.id = %probe, %error, "the session is provisional");
-            Epoch(0)
+            (Epoch(0), Duration::ZERO)
+        }
+    };
+    let stored = match ask_stored(&deps, probe, hello.boot, &hello.unacked).await {
+        Ok(stored) => stored,
+        Err(reason) => {
+            warn!(probe.id = %probe, reason, "what is stored is not known; the probe sends it again");
+            Vec::new()
         }
     };
     metrics::counter!("sonde_collector_sessions_total").increment(1);
-    Greeting::Accepted { epoch, stored }
+    let in_doubt = if in_doubt_for.is_zero() { Vec::new() } else { without(&hello.unacked, &stored) };
+    Greeting::Accepted { epoch, boot: hello.boot, stored, in_doubt, in_doubt_for }
+}
+
+async fn ask_stored(
+    deps: &MeshDeps,
+    probe: ProbeId,
+    boot: BootId,
+    ranges: &[SeqRange],
+) -> Result<Vec<SeqRange>, String> {
+    if ranges.is_empty() {
+        return Ok(Vec::new());
+    }
+    match tokio::time::timeout(ANSWER_MAX, deps.ingest.stored_ranges(probe, boot, ranges)).await {
+        Ok(Ok(stored)) => Ok(stored),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("ClickHouse did not answer within {} s", ANSWER_MAX.as_secs())),
+    }
+}
+
+fn without(ranges: &[SeqRange], stored: &[SeqRange]) -> Vec<SeqRange> {
+    let mut rest: RangeSet = ranges.iter().copied().collect();
+    for range in stored {
+        rest.remove(*range);
+    }
+    rest.iter().collect()
+}
+
+/// Waits until nobody else can insert what was in doubt, then says how much of it is stored.
+pub(super) async fn until_certain(
+    deps: Arc<MeshDeps>,
+    probe: ProbeId,
+    boot: BootId,
+    in_doubt: Vec<SeqRange>,
+    in_doubt_for: Duration,
+) -> Vec<SeqRange> {
+    let samples: u64 = in_doubt.iter().map(|range| range.last.0.saturating_sub(range.first.0) + 1).sum();
+    info!(probe.id = %probe, samples, wait_ms = in_doubt_for.as_millis(), "another collector may still be storing samples");
+    metrics::counter!("sonde_collector_in_doubt_samples_total").increment(samples);
+    tokio::time::sleep(in_doubt_for).await;
+    let begun_at = deps.clock.now();
+    let mut pause = Backoff::new(CERTAIN_PAUSE_BASE, CERTAIN_PAUSE_MAX);
+    loop {
+        match ask_stored(&deps, probe, boot, &in_doubt).await {
+            Ok(stored) => return stored,
+            Err(reason) if deps.clock.now().since(begun_at) >= CERTAIN_MAX => {
+                warn!(probe.id = %probe, reason, "what was in doubt stays unknown; the probe sends it again");
+                return Vec::new();
+            }
+            Err(_) => tokio::time::sleep(pause.next_delay(rand::random())).await,
+        }
+    }
 }
 
 /// Answers a request for a new certificate.
@@ -121,33 +175,5 @@ fn refusal(reason: &str) -> RenewAnswer {
         ca_der: Vec::new(),
         bundle_version: BUNDLE_VERSION,
         refused: reason.to_owned(),
-    }
-}
-
-/// Keeps a reported gap; tries until it is kept. The stream's end ends the attempt, and the probe reports again.
-pub(super) async fn keep_gap(deps: Arc<MeshDeps>, probe: ProbeId, boot: BootId, range: SeqRange) {
-    let workspace = Workspace::system(Task::Link);
-    while let Err(error) = within(ANSWER_MAX, deps.store.record_gap(&workspace, probe, boot, range)).await {
-        warn!(probe.id = %probe, %error, "a reported gap could not be kept; trying again");
-        tokio::time::sleep(GAP_RETRY).await;
-    }
-    let samples = range.last.0.saturating_sub(range.first.0).saturating_add(1);
-    warn!(probe.id = %probe, samples, "a probe had to forget samples");
-    metrics::counter!("sonde_collector_gap_samples_total").increment(samples);
-}
-
-/// Leaves an audit entry about a peer that named another probe than its certificate.
-pub(super) async fn audit_foreign_probe(deps: &MeshDeps, peer: &MeshPeer, said: ProbeId) {
-    let entry = AuditEntry {
-        action: "probe.foreign_identity",
-        subject: format!("probe:{}", peer.identity.probe),
-        before: None,
-        after: Some(json!({ "said": said.to_string() })),
-    };
-    let actor = Actor::system(Task::Link).at(peer.address.ip().to_canonical());
-    let written =
-        async { AuditedTx::begin(&deps.store, &Workspace::system(Task::Link), actor).await?.commit(entry).await };
-    if let Err(error) = within(ANSWER_MAX, written).await {
-        warn!(probe.id = %peer.identity.probe, %error, "an audit entry could not be written");
     }
 }

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::accept;
+use super::alarms::Alarms;
 use super::peer::{Connection, MeshPeer};
 use super::server::{INCOMING_BYTES_MAX, OUTGOING_BYTES_MAX, server};
 use super::stream::Driver;
@@ -20,7 +21,7 @@ use crate::fleet::Fleet;
 use crate::ingest::IngestHandle;
 use crate::pki::{Authority, ProbeIdentity};
 use crate::stop::stopped;
-use crate::store::Store;
+use crate::store::{Life, Store};
 
 /// Messages on their way to the transport of one stream.
 const OUTGOING_MAX: usize = 16;
@@ -34,7 +35,7 @@ pub const BOUNDS: accept::Bounds = accept::Bounds { connections_max: 2_048, hand
 pub struct MeshDeps {
     /// Where samples go.
     pub ingest: IngestHandle,
-    /// Sessions, renewals, gaps.
+    /// Sessions, renewals, former lives.
     pub store: Arc<Store>,
     /// Signs renewals.
     pub authority: Arc<Authority>,
@@ -42,10 +43,12 @@ pub struct MeshDeps {
     pub state: Arc<Fleet>,
     /// The time.
     pub clock: Clock,
-    /// Our name in Welcome.
-    pub collector_id: String,
+    /// This life of the collector; its name is in Welcome.
+    pub life: Life,
     /// How probes must behave.
     pub limits: Limits,
+    /// What was lately written to the audit log about whom.
+    pub alarms: Arc<Alarms>,
 }
 
 struct Service {

@@ -2,7 +2,9 @@
 //! Moves bytes and waits; what a message means is decided by `sonde_proto::session`.
 
 pub mod accept;
+pub mod alarms;
 mod chores;
+mod closed_boots;
 pub mod enrol;
 mod gaps;
 pub mod mesh;

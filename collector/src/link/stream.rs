@@ -1,6 +1,8 @@
 //! Drives one probe's stream: moves messages between transport, session machine, ingest and store, and waits.
 //! Never decides what a message means; that is `CollectorSession`.
 
+mod hear;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,29 +10,33 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use serde_json::json;
 use sonde_proto::model::assignment::{Assignment, AssignmentUpdate};
-use sonde_proto::model::id::{BootId, ProbeId};
+use sonde_proto::model::gap::Gap;
+use sonde_proto::model::id::ProbeId;
 use sonde_proto::model::sample::{BatchId, SeqRange};
 use sonde_proto::model::time::Mono;
 use sonde_proto::session::{
-    CloseReason, CollectorConfig, CollectorEvent, CollectorSession, FromCollector, FromProbe, Hello, PeerIdentity,
-    ProtocolError, RenewAnswer, SILENCE_MAX, SealedBatch,
+    CloseReason, CollectorConfig, CollectorSession, FromCollector, PeerIdentity, ProtocolError, RenewAnswer,
+    SILENCE_MAX,
 };
 use sonde_proto::wire;
-use tokio::sync::oneshot;
 use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
-use tracing::{info, warn};
+use tracing::info;
 
-use super::chores::{self, Greeting};
+use super::alarms::{self, Alarm};
+use super::chores::Greeting;
 use super::gaps::Gaps;
 use super::mesh::MeshDeps;
 use super::peer::MeshPeer;
 use super::slices;
 use crate::fleet::board::Assignments;
-use crate::fleet::presence::Seen;
 use crate::fleet::registry::Ticket;
-use crate::ingest::{Delivery, Disposition, IngestClosed};
+use crate::ingest::budget::Share;
+use crate::ingest::{Disposition, IngestClosed, Pending};
+use crate::store::OwnSession;
+use hear::{Batch, Pause};
 
 /// Longest wait between two looks at the certificate's end and at a slow peer.
 const LOOK_PERIOD: Duration = Duration::from_secs(5);
@@ -39,7 +45,7 @@ const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// A batch that ingest has taken, and where its answer will come.
-type Taken = Result<(BatchId, oneshot::Receiver<Disposition>), IngestClosed>;
+type Taken = Result<(BatchId, Pending, Share), IngestClosed>;
 
 /// One stream.
 pub(super) struct Driver {
@@ -55,11 +61,13 @@ pub(super) struct Driver {
     /// A message that waits for room, and since when.
     outgoing: Option<(FromCollector, Mono)>,
     greeting: Option<Work<Greeting>>,
-    /// Batches that ingest has no room for yet; the session bounds them by `batches_in_flight_max`.
-    waiting: VecDeque<SealedBatch>,
+    /// Batches that the pipeline has no room for yet; the session bounds them by `batches_in_flight_max`.
+    waiting: VecDeque<Batch>,
     delivery: Option<Work<Taken>>,
-    settling: FuturesUnordered<Work<(BatchId, Option<Disposition>)>>,
-    /// A renewal and a gap at most; the session and `gaps` see to that.
+    settling: FuturesUnordered<Work<(BatchId, Result<Disposition, IngestClosed>)>>,
+    /// What came last and waits for its share of the budget; nothing is read meanwhile.
+    pause: Option<Pause>,
+    /// At most a renewal, a report of gaps, what was in doubt, the closing of former lives, and an alarm of each kind.
     chores: FuturesUnordered<Work<Chore>>,
     gaps: Gaps,
     closing: Option<CloseReason>,
@@ -68,7 +76,10 @@ pub(super) struct Driver {
 /// A finished side task.
 enum Chore {
     Renewed(RenewAnswer),
-    GapKept { boot: BootId, range: SeqRange },
+    GapsKept(Result<Vec<Gap>, IngestClosed>),
+    /// Nobody else inserts what was in doubt any more, and this much of it is stored.
+    Released(Vec<SeqRange>),
+    Done,
 }
 
 /// Why the driver woke.
@@ -78,7 +89,8 @@ enum Wake {
     Sent(bool),
     Greeted(Greeting),
     Delivered(Taken),
-    Settled(BatchId, Option<Disposition>),
+    Settled(BatchId, Result<Disposition, IngestClosed>),
+    Room(Share),
     Chore(Chore),
     Board,
     Timer,
@@ -91,7 +103,7 @@ impl Driver {
         inbound: Streaming<wire::ProbeMessage>,
         outbound: mpsc::Sender<Result<wire::CollectorMessage, Status>>,
     ) -> Self {
-        let config = CollectorConfig { collector_id: deps.collector_id.clone(), limits: deps.limits };
+        let config = CollectorConfig { collector_id: deps.life.collector_id.clone(), limits: deps.limits };
         let identity = PeerIdentity { probe: peer.identity.probe, region: peer.identity.region.clone() };
         let session = CollectorSession::new(config, identity, deps.clock.now());
         let ticket = deps.state.registry.enter(peer.identity.probe);
@@ -110,6 +122,7 @@ impl Driver {
             waiting: VecDeque::new(),
             delivery: None,
             settling: FuturesUnordered::new(),
+            pause: None,
             chores: FuturesUnordered::new(),
             gaps: Gaps::default(),
             closing: None,
@@ -131,8 +144,9 @@ impl Driver {
             self.handle(wake);
         };
         self.farewell(&reason).await;
-        if let CloseReason::Violation(ProtocolError::ForeignProbe { said, .. }) = &reason {
-            chores::audit_foreign_probe(&self.deps, &self.peer, *said).await;
+        if let CloseReason::Violation(error) = &reason {
+            // Boxed, so that a stream does not keep room for a transaction that hardly one ever needs.
+            Box::pin(count_violation(&self.deps, &self.peer, error)).await;
         }
         info!(probe.id = %probe, %reason, "a stream has ended");
     }
@@ -151,6 +165,11 @@ impl Driver {
         } else if self.outgoing.as_ref().is_some_and(|(_, since)| now.since(*since) > SILENCE_MAX) {
             self.close(CloseReason::PeerSlow);
         }
+        if self.pause.is_some() {
+            // It may be speaking all the time; HTTP/2 itself asks whether it is there.
+            self.session.excuse_silence(now);
+            self.deps.state.presence.hear(self.probe(), now, wall, None);
+        }
     }
 
     fn close(&mut self, reason: CloseReason) {
@@ -168,7 +187,8 @@ impl Driver {
         let due = self.session.poll_timeout().map_or(LOOK_PERIOD, |at| at.since(self.deps.clock.now()));
         tokio::select! {
             reason = self.ticket.cut() => Wake::Cut(reason),
-            message = self.inbound.message() => Wake::Said(message),
+            message = self.inbound.message(), if self.pause.is_none() => Wake::Said(message),
+            share = hear::share(&mut self.pause) => Wake::Room(share),
             room = self.outbound.reserve(), if self.outgoing.is_some() => match (room, self.outgoing.take()) {
                 (Ok(room), Some((message, _))) => {
                     room.send(Ok(message.into()));
@@ -198,116 +218,50 @@ impl Driver {
             Wake::Sent(true) => {}
             Wake::Sent(false) => self.close(CloseReason::Other("the connection ended".to_owned())),
             Wake::Greeted(Greeting::Refused) => self.close(CloseReason::Revoked),
-            Wake::Greeted(Greeting::Accepted { epoch, stored }) => {
-                self.session.accept(epoch, stored, now, wall);
+            Wake::Greeted(Greeting::Accepted { epoch, boot, stored, in_doubt, in_doubt_for }) => {
+                self.ticket.opened(epoch);
+                self.session.accept(epoch, stored, in_doubt.clone(), now, wall);
+                self.begin_chores(OwnSession { boot, epoch }, in_doubt, in_doubt_for);
                 self.tell();
             }
-            Wake::Delivered(Ok((batch, answer))) => {
-                self.settling.push(Box::pin(async move { (batch, answer.await.ok()) }));
+            Wake::Delivered(Ok((batch, pending, share))) => {
+                self.settling.push(Box::pin(async move {
+                    let disposition = pending.settled().await;
+                    drop(share);
+                    (batch, disposition)
+                }));
                 self.deliver_next();
             }
-            Wake::Delivered(Err(IngestClosed)) | Wake::Settled(_, None) => self.close(CloseReason::Shutdown),
+            Wake::Delivered(Err(IngestClosed)) | Wake::Settled(_, Err(IngestClosed)) => {
+                self.close(CloseReason::Shutdown);
+            }
             // Whether the stream still waits for the answer is the session's business.
-            Wake::Settled(batch, Some(Disposition::Stored)) => drop(self.session.confirm(batch)),
-            Wake::Settled(batch, Some(Disposition::Refused { code, detail })) => {
-                warn!(probe.id = %self.probe(), code = code.name(), detail, "a batch was refused");
+            Wake::Settled(batch, Ok(Disposition::Stored)) => drop(self.session.confirm(batch)),
+            Wake::Settled(batch, Ok(Disposition::Refused { code, detail })) => {
                 let _ = self.session.refuse(batch, code.name(), &detail);
+                self.alarm(Alarm::of(code), batch, &detail);
             }
-            Wake::Chore(Chore::Renewed(answer)) => self.session.renewed(answer),
-            Wake::Chore(Chore::GapKept { boot, range }) => {
-                self.session.confirm_gap(boot, range);
-                self.gaps.done();
-                self.keep_next_gap();
-            }
+            Wake::Room(share) => self.resume(share),
+            Wake::Chore(chore) => self.take_chore(chore),
             Wake::Board => self.tell(),
             Wake::Timer => self.session.handle_timeout(now, wall),
         }
     }
 
-    fn hear(&mut self, message: wire::ProbeMessage) {
-        let (now, wall) = (self.deps.clock.now(), self.deps.clock.wall());
-        match FromProbe::try_from(message) {
-            Ok(message) => {
-                self.deps.state.presence.hear(self.probe(), now, wall, None);
-                // The violation also comes back as a Close event, which ends the stream in order.
-                if let Err(error) = self.session.handle_message(message, now, wall) {
-                    self.close(CloseReason::Violation(error));
+    fn take_chore(&mut self, chore: Chore) {
+        match chore {
+            Chore::Renewed(answer) => self.session.renewed(answer),
+            Chore::GapsKept(Ok(gaps)) => {
+                for gap in gaps {
+                    self.session.confirm_gap(gap.boot, gap.range);
                 }
+                self.gaps.done();
+                self.keep_next_gaps();
             }
-            Err(error) => self.close(CloseReason::Other(format!("a message makes no sense: {error}"))),
+            Chore::GapsKept(Err(IngestClosed)) => self.close(CloseReason::Shutdown),
+            Chore::Released(stored) => self.session.release(stored),
+            Chore::Done => {}
         }
-    }
-
-    fn handle_events(&mut self) {
-        while let Some(event) = self.session.poll_event() {
-            match event {
-                CollectorEvent::Hello(hello) => self.greet(hello),
-                CollectorEvent::Batch(batch) => {
-                    self.waiting.push_back(batch);
-                    if self.delivery.is_none() {
-                        self.deliver_next();
-                    }
-                }
-                CollectorEvent::Heartbeat(beat) => {
-                    let (now, wall) = (self.deps.clock.now(), self.deps.clock.wall());
-                    let skew = beat.wall.micros_since(wall);
-                    self.deps.state.presence.hear(self.probe(), now, wall, Some(skew));
-                    metrics::counter!("sonde_collector_late_runs_total").increment(beat.late_runs);
-                }
-                CollectorEvent::Applied(generation) => {
-                    self.deps.state.presence.applied(self.probe(), generation);
-                }
-                CollectorEvent::Renew { csr_der } => {
-                    let renewal = chores::renew(Arc::clone(&self.deps), self.peer.clone(), csr_der);
-                    self.chores.push(Box::pin(async move { Chore::Renewed(renewal.await) }));
-                }
-                CollectorEvent::Gap { boot, range } => {
-                    if !self.gaps.report(boot, range) {
-                        self.close(CloseReason::Other("the probe reports gaps without end".to_owned()));
-                    }
-                    self.keep_next_gap();
-                }
-                CollectorEvent::Goodbye { reason } => {
-                    info!(probe.id = %self.probe(), reason, "a probe says goodbye; its work moves");
-                    if self.ticket.is_current() {
-                        self.deps.state.presence.forget(self.probe());
-                    }
-                }
-                CollectorEvent::Close(reason) => self.close(reason),
-            }
-        }
-    }
-
-    fn greet(&mut self, hello: Hello) {
-        let (now, wall) = (self.deps.clock.now(), self.deps.clock.wall());
-        let seen = Seen {
-            region: self.peer.identity.region.clone(),
-            heard: now,
-            heard_at: Some(wall),
-            version: hello.version.clone(),
-            capabilities: hello.capabilities.clone(),
-            clock_skew_us: hello.wall.micros_since(wall),
-            held: hello.generation,
-        };
-        self.deps.state.presence.greet(self.probe(), seen);
-        self.greeting = Some(Box::pin(chores::greet(Arc::clone(&self.deps), self.probe(), hello)));
-    }
-
-    fn keep_next_gap(&mut self) {
-        let Some((boot, range)) = self.gaps.begin() else { return };
-        let kept = chores::keep_gap(Arc::clone(&self.deps), self.probe(), boot, range);
-        self.chores.push(Box::pin(async move {
-            kept.await;
-            Chore::GapKept { boot, range }
-        }));
-    }
-
-    /// Hands the oldest waiting batch to ingest; one at a time, so that ingest's queue is the bound.
-    fn deliver_next(&mut self) {
-        let Some(batch) = self.waiting.pop_front() else { return };
-        let (id, ingest) = (batch.id, self.deps.ingest.clone());
-        let delivery = Delivery { probe: self.probe(), region: self.peer.identity.region.clone(), batch };
-        self.delivery = Some(Box::pin(async move { Ok((id, ingest.deliver(delivery).await?)) }));
     }
 
     /// Tells the probe what it has to run, if that is newer than what it holds.
@@ -349,6 +303,15 @@ impl Driver {
         };
         // A peer that does not read even this learns from the closed connection.
         let _ = tokio::time::timeout(FAREWELL_MAX, send).await;
+    }
+}
+
+/// Counts how a peer broke the protocol; who named another probe than its certificate stands in the audit log.
+async fn count_violation(deps: &MeshDeps, peer: &MeshPeer, error: &ProtocolError) {
+    metrics::counter!("sonde_collector_streams_refused_total", "code" => hear::code_of(error)).increment(1);
+    let ProtocolError::ForeignProbe { said, .. } = error else { return };
+    if deps.alarms.is_due(peer.identity.probe, Alarm::ForeignIdentity, deps.clock.now()) {
+        alarms::raise(deps, peer, Alarm::ForeignIdentity, json!(said.to_string())).await;
     }
 }
 

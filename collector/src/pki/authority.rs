@@ -1,4 +1,4 @@
-//! The mesh's own certificate authority: one P-256 key in the data folder. Never signs what a request asks for, only what it is told.
+//! The mesh's own certificate authority: one P-256 key in a folder that every collector of the mesh has. Never signs what a request asks for, only what it is told.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,9 +23,9 @@ const CA_LIFETIME_S: u64 = 315_576_000;
 /// Certificates begin this long ago, so that a probe whose clock is a little behind accepts them.
 const BACKDATED_S: u64 = 300;
 
-/// Name of the CA certificate in the data folder.
+/// Name of the CA certificate in its folder.
 pub const CA_FILE: &str = "ca.pem";
-/// Name of the CA key in the data folder.
+/// Name of the CA key in its folder.
 pub const CA_KEY_FILE: &str = "ca-key.pem";
 
 /// Version of the CA bundle; grows when the CA is rotated.
@@ -107,7 +107,7 @@ impl Authority {
         let (spki_sha256, named) = inspect(&certificate, &key, trust_domain)?;
         if !named {
             return Err(PkiError::Unusable(format!(
-                "`{CA_FILE}` belongs to another trust domain than `trust_domain = \"{trust_domain}\"`; correct the configuration or use another data_dir"
+                "`{CA_FILE}` belongs to another trust domain than `trust_domain = \"{trust_domain}\"`; correct the configuration or use another ca_dir (data_dir unless it is set)"
             )));
         }
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
@@ -116,13 +116,15 @@ impl Authority {
     }
 }
 
-/// Loads the CA of `data_dir`, or makes it there. Safe to repeat: an existing key is never replaced.
+/// Loads the CA of `ca_dir`, or makes it there. Safe to repeat, and for several collectors at once: an existing key is never
+/// replaced, and a lock on the folder lets one of them make it.
 ///
 /// # Errors
 /// When the folder cannot be written, or its files do not fit together or to `trust_domain`.
-pub fn ensure_ca(data_dir: &Path, trust_domain: &str, now: Wall) -> Result<Authority, PkiError> {
-    files::ensure_dir(data_dir)?;
-    let (key_path, certificate_path) = (data_dir.join(CA_KEY_FILE), data_dir.join(CA_FILE));
+pub fn ensure_ca(ca_dir: &Path, trust_domain: &str, now: Wall) -> Result<Authority, PkiError> {
+    files::ensure_dir(ca_dir)?;
+    let _lock = files::lock(ca_dir)?;
+    let (key_path, certificate_path) = (ca_dir.join(CA_KEY_FILE), ca_dir.join(CA_FILE));
     let key = match files::read_private(&key_path)? {
         Some(pem) => KeyPair::from_pem(&pem)
             .map_err(|_| PkiError::Unusable(format!("`{}` holds no private key", key_path.display())))?,

@@ -5,16 +5,34 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
 
 use super::authority::PkiError;
 
 /// Largest key file in bytes; a P-256 key in PEM has about 240.
 const KEY_BYTES_MAX: u64 = 16 * 1024;
+/// Held while the CA is looked for or made.
+const LOCK_FILE: &str = "ca.lock";
 
 /// Makes the folder, for its owner only, with its parents.
 pub(super) fn ensure_dir(path: &Path) -> Result<(), PkiError> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| at(path, source))
+}
+
+/// Locks the folder against other processes until the value is dropped. Whoever holds the lock needs milliseconds.
+pub(super) fn lock(folder: &Path) -> Result<File, PkiError> {
+    let path = folder.join(LOCK_FILE);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|source| at(&path, source))?;
+    flock(&file, FlockOperation::LockExclusive).map_err(|errno| at(&path, errno.into()))?;
+    Ok(file)
 }
 
 /// Reads a private file; `None` when there is none.

@@ -13,7 +13,7 @@ use super::check_audit::{change, state};
 use super::error::violates;
 use super::regions::require_regions;
 use super::requests::{Claim, claim};
-use super::{Actor, AuditEntry, AuditedTx, Store, StoreError};
+use super::{Actor, AuditEntry, AuditedTx, Store, StoreError, periods};
 use crate::authz::Workspace;
 
 /// Most checks of a workspace.
@@ -87,6 +87,7 @@ impl Store {
         .fetch_one(tx.connection())
         .await
         .map_err(|error| name_taken(error, &new.spec.name))?;
+        periods::begin(tx.connection(), workspace.id(), new.id, &new.spec).await?;
         let entry = entry("check.create", new.id, None, Some(state(&new.spec)));
         tx.change_assignments();
         tx.commit(entry).await?;
@@ -171,6 +172,7 @@ impl Store {
         .await
         .map_err(|error| name_taken(error, &spec.name))?;
         remember_regions(tx.connection(), id, &before.spec, &spec).await?;
+        periods::change(tx.connection(), workspace.id(), id, &before.spec, &spec).await?;
         let (old, new) = change(&before.spec, &spec);
         tx.change_assignments();
         tx.commit(entry("check.update", id, Some(old), Some(new))).await?;
@@ -205,6 +207,7 @@ impl Store {
         .bind(check_to_json(&spec))
         .fetch_one(tx.connection())
         .await?;
+        periods::change(tx.connection(), workspace.id(), id, &before.spec, &spec).await?;
         let action = if paused { "check.pause" } else { "check.resume" };
         tx.change_assignments();
         tx.commit(entry(action, id, Some(state(&before.spec)), Some(state(&spec)))).await?;
@@ -223,6 +226,7 @@ impl Store {
             .bind(id.0)
             .execute(tx.connection())
             .await?;
+        periods::end(tx.connection(), id).await?;
         tx.change_assignments();
         tx.commit(entry("check.delete", id, Some(state(&before.spec)), None)).await
     }

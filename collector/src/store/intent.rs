@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sonde_proto::model::check::CheckSpec;
 use sonde_proto::model::id::{CheckId, RegionId, WorkspaceId};
-use sonde_proto::model::time::micros;
+use sonde_proto::model::time::{Wall, micros};
 use uuid::Uuid;
 
 use super::checks::spec;
@@ -28,6 +28,8 @@ pub struct IntentRow {
     pub deleted: bool,
     /// Regions that it lost within the time that was asked for and does not have now.
     pub former_regions: BTreeSet<RegionId>,
+    /// Since when it is expected as it is now, by the database's clock.
+    pub since: Option<Wall>,
 }
 
 impl Store {
@@ -52,9 +54,10 @@ impl Store {
         .bind(late_us)
         .fetch_all(&mut *tx)
         .await?;
-        let rows: Vec<(Uuid, Uuid, Value, bool, bool)> = sqlx::query_as(
-            "select id, workspace_id, definition, paused, deleted_at is not null from checks
-             where deleted_at is null or deleted_at > now() - $1 * interval '1 microsecond' order by id",
+        let rows: Vec<(Uuid, Uuid, Value, bool, bool, Option<i64>)> = sqlx::query_as(
+            "select checks.id, checks.workspace_id, definition, checks.paused, deleted_at is not null, wall_us(valid_from)
+             from checks left join check_periods on check_id = checks.id and valid_until is null
+             where deleted_at is null or deleted_at > now() - $1 * interval '1 microsecond' order by checks.id",
         )
         .bind(late_us)
         .fetch_all(&mut *tx)
@@ -64,11 +67,12 @@ impl Store {
         for (check, name) in lost {
             former.entry(check).or_default().insert(region(name)?);
         }
-        let rows = rows.into_iter().filter_map(|(id, workspace, definition, paused, deleted)| {
+        let rows = rows.into_iter().filter_map(|(id, workspace, definition, paused, deleted, since)| {
             let spec = spec(id, &definition, paused).inspect_err(report).ok()?;
             let mut former_regions = former.remove(&id).unwrap_or_default();
             former_regions.retain(|region| !spec.regions.contains(region));
-            Some(IntentRow { workspace: WorkspaceId(workspace), id: CheckId(id), spec, deleted, former_regions })
+            let (workspace, id, since) = (WorkspaceId(workspace), CheckId(id), since.map(Wall));
+            Some(IntentRow { workspace, id, spec, deleted, former_regions, since })
         });
         Ok(rows.collect())
     }

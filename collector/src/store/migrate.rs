@@ -12,6 +12,9 @@ use super::error::StoreError;
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "core", include_str!("../../migrations/postgres/0001_core.sql")),
     (2, "mesh", include_str!("../../migrations/postgres/0002_mesh.sql")),
+    (3, "ledger", include_str!("../../migrations/postgres/0003_ledger.sql")),
+    (4, "collectors", include_str!("../../migrations/postgres/0004_collectors.sql")),
+    (5, "retention", include_str!("../../migrations/postgres/0005_retention.sql")),
 ];
 
 /// Longest wait for another collector that migrates, and longest single migration.

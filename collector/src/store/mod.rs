@@ -3,17 +3,25 @@
 //! Never keeps state of its own: what Postgres does not hold is not configured.
 
 mod audit;
+mod boots;
 mod certificates;
 mod check_audit;
 mod checks;
+mod closed_boots;
+mod collectors;
 mod error;
+mod evidence;
 mod intent;
 mod keys;
+mod lease;
 mod migrate;
+mod periods;
+mod placements;
 mod plans;
 mod probes;
 mod regions;
 mod requests;
+mod retention;
 mod sessions;
 mod tokens;
 mod tx;
@@ -30,16 +38,26 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSs
 use crate::config;
 
 pub use audit::AuditRow;
+pub use boots::{BootSeen, Heard, HeardElsewhere};
 pub use certificates::Renewal;
 pub use checks::{CHECKS_PER_WORKSPACE_MAX, CheckRow, DEFINITION_BYTES_PER_WORKSPACE_MAX, NewCheck};
+pub use closed_boots::{FormerBoot, FormerBoots, OwnSession};
+pub use collectors::{Life, Renewed};
 pub use error::StoreError;
+pub use evidence::{BootRow, EVIDENCE_ROWS_MAX, EvidenceRows, PlacementRow};
 pub use intent::IntentRow;
 pub use keys::{KEYS_PER_WORKSPACE_MAX, NewKey};
-pub use probes::{Heard, PROBES_MAX, ProbeRow};
+pub use lease::{LEADER, LeaseEpoch};
+pub use periods::{PERIODS_MAX, PeriodRow};
+pub use placements::{PlaceKey, Placed, PlacementChange};
+pub use plans::StoredPlans;
+pub use probes::{PROBES_MAX, ProbeRow};
 pub use regions::{REGIONS_MAX, RegionRow};
+pub use retention::{KEEP_DAYS, KeepChange, KeepDays};
+pub use sessions::Opened;
 pub use tokens::{Attempt, Enrolled, NewToken, Redeemed};
 pub use tx::{Actor, AuditEntry, AuditedTx};
-pub use version::Hints;
+pub use version::{Hints, Versions};
 pub use workspaces::{WORKSPACES_MAX, WorkspaceRow};
 
 /// Connections to Postgres. Postgres allows 100 by default; six collectors and a person fit.

@@ -11,23 +11,39 @@ use sonde_proto::wire;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::lease::is_held;
+use super::version::CHANNEL;
+use super::{LeaseEpoch, Store, StoreError};
 use crate::authz::Workspace;
 
+/// Assignments as they were when their table had this version.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoredPlans {
+    /// Goes up with every write.
+    pub version: u64,
+    /// By probe.
+    pub assignments: BTreeMap<ProbeId, Assignment>,
+}
+
 impl Store {
-    /// The newest assignment of every probe that ever had one and is not revoked. One that cannot be read back is reported
-    /// and counts as empty, under its generation: the plan is made anew then, and no other probe suffers.
+    /// The newest assignment of every probe that ever had one and is not revoked, of those written after version `since`. One
+    /// that cannot be read back is reported and counts as empty, under its generation: the plan is made anew then, and no
+    /// other probe suffers.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when Postgres is away.
-    pub async fn assignments(&self, _task: &Workspace) -> Result<BTreeMap<ProbeId, Assignment>, StoreError> {
+    pub async fn plans(&self, _task: &Workspace, since: Option<u64>) -> Result<StoredPlans, StoreError> {
+        // The version first: what is written between the two reads is read again.
+        let version: i64 = sqlx::query_scalar("select version from plan_version").fetch_one(&self.pool).await?;
         let rows = sqlx::query(
             "select probe_id, generation, assignment from plans
-             where exists (select from probes where id = probe_id and revoked_at is null)",
+             where ($1::bigint is null or version > $1)
+                   and exists (select from probes where id = probe_id and revoked_at is null)",
         )
+        .bind(since.map(|since| i64::try_from(since).unwrap_or(i64::MAX)))
         .fetch_all(&self.pool)
         .await?;
-        let mut out = BTreeMap::new();
+        let mut assignments = BTreeMap::new();
         for row in rows {
             let probe = ProbeId(row.try_get::<Uuid, _>("probe_id")?);
             let generation: i64 = row.try_get("generation")?;
@@ -37,40 +53,54 @@ impl Store {
                 Assignment::default()
             });
             assignment.generation = Generation(generation.unsigned_abs());
-            out.insert(probe, assignment);
+            assignments.insert(probe, assignment);
         }
-        Ok(out)
+        Ok(StoredPlans { version: version.unsigned_abs(), assignments })
     }
 
-    /// Keeps assignments, each only if it is newer than what is kept; all or none.
+    /// Keeps assignments, each only if it is newer than what is kept, all or none, and hints at it. Returns the version of the
+    /// table with them; `None`, and nothing is kept, when `lease` is not held any more.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when Postgres is away.
-    pub async fn record_assignments<'a>(
+    pub async fn record_plans<'a>(
         &self,
         _task: &Workspace,
+        lease: LeaseEpoch,
         assignments: impl IntoIterator<Item = (ProbeId, &'a Assignment)> + Send,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<u64>, StoreError> {
         let (mut ids, mut generations, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
         for (probe, assignment) in assignments {
             ids.push(probe.0);
             generations.push(i64::try_from(assignment.generation.0).unwrap_or(i64::MAX));
             bytes.push(encode(assignment));
         }
+        let mut tx = self.pool.begin().await?;
+        if !is_held(&mut tx, lease).await? {
+            return Ok(None);
+        }
+        // The row is held until the commit, so versions are seen in their order.
+        let version: i64 = sqlx::query_scalar("update plan_version set version = version + 1 returning version")
+            .fetch_one(&mut *tx)
+            .await?;
         sqlx::query(
-            "insert into plans (probe_id, generation, assignment)
-             select a.id, a.generation, a.assignment from unnest($1::uuid[], $2::bigint[], $3::bytea[])
+            "insert into plans (probe_id, generation, assignment, version)
+             select a.id, a.generation, a.assignment, $4 from unnest($1::uuid[], $2::bigint[], $3::bytea[])
                     as a (id, generation, assignment) join probes on probes.id = a.id
              on conflict (probe_id) do update
-             set generation = excluded.generation, assignment = excluded.assignment, updated_at = now()
+             set generation = excluded.generation, assignment = excluded.assignment, version = excluded.version,
+                 updated_at = now()
              where plans.generation < excluded.generation",
         )
         .bind(&ids)
         .bind(&generations)
         .bind(&bytes)
-        .execute(&self.pool)
+        .bind(version)
+        .execute(&mut *tx)
         .await?;
-        Ok(())
+        sqlx::query("select pg_notify($1, '')").bind(CHANNEL).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(Some(version.unsigned_abs()))
     }
 }
 
@@ -91,6 +121,7 @@ fn decode(bytes: &[u8]) -> Result<Assignment, InvalidField> {
         | FromCollector::Heartbeat { .. }
         | FromCollector::Renewed(_)
         | FromCollector::Drain { .. }
+        | FromCollector::Release
         | FromCollector::Refusal { .. } => Err(unreadable()),
     }
 }

@@ -1,4 +1,4 @@
-//! Probes as the configuration knows them, and what they were last heard to say. Never knows which of them is connected.
+//! Probes as the configuration knows them, with what they were last heard to say. Never knows which of them is connected.
 
 use std::collections::BTreeSet;
 
@@ -53,21 +53,6 @@ pub struct ProbeRow {
     pub capabilities: Vec<String>,
     /// When it was last heard.
     pub last_seen_at: Option<Wall>,
-    /// Its clock minus the collector's, microseconds.
-    pub clock_skew_us: i64,
-}
-
-/// What a probe was heard to say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Heard {
-    /// Who.
-    pub probe: ProbeId,
-    /// When.
-    pub at: Wall,
-    /// Version of its program.
-    pub version: String,
-    /// What it can run.
-    pub capabilities: Vec<String>,
     /// Its clock minus the collector's, microseconds.
     pub clock_skew_us: i64,
 }
@@ -150,33 +135,6 @@ impl Store {
         tx.change_assignments();
         tx.commit(entry("probe.revoke", &before, &after)).await?;
         Ok(after)
-    }
-
-    /// Keeps what probes were heard to say. Bookkeeping, not configuration: it leaves no audit entry.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] when Postgres is away.
-    pub async fn record_heard(&self, _task: &Workspace, heard: &[Heard]) -> Result<(), StoreError> {
-        let ids: Vec<Uuid> = heard.iter().map(|h| h.probe.0).collect();
-        let at: Vec<i64> = heard.iter().map(|h| h.at.0).collect();
-        let versions: Vec<String> = heard.iter().map(|h| h.version.clone()).collect();
-        let capabilities: Vec<String> = heard.iter().map(|h| h.capabilities.join(",")).collect();
-        let skews: Vec<i64> = heard.iter().map(|h| h.clock_skew_us).collect();
-        sqlx::query(
-            "update probes set last_seen_at = greatest(last_seen_at, wall_at(h.at)), version = h.version,
-                    capabilities = string_to_array(h.capabilities, ','), clock_skew_us = h.skew
-             from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bigint[])
-                  as h (id, at, version, capabilities, skew)
-             where probes.id = h.id",
-        )
-        .bind(&ids)
-        .bind(&at)
-        .bind(&versions)
-        .bind(&capabilities)
-        .bind(&skews)
-        .execute(&self.pool)
-        .await?;
-        Ok(())
     }
 }
 

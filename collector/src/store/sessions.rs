@@ -1,13 +1,30 @@
-//! Sessions of probes: a fencing number for each, and the gaps that they report. Never knows whether a stream is open.
+//! Sessions of probes: a fencing number for each, and whose they are. Never knows whether a stream is open.
+
+use std::time::Duration;
 
 use sonde_proto::model::id::{BootId, Epoch, ProbeId};
-use sonde_proto::model::sample::SeqRange;
+use sqlx::postgres::PgConnection;
+use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Life, Store, StoreError};
 use crate::authz::Workspace;
 
+/// A session that was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// Its fencing number.
+    pub epoch: Epoch,
+    /// How long inserts of the previous holder may still run: what is in doubt is held back for so long. Zero when it was
+    /// this same life, or when its lease has run out.
+    pub in_doubt_for: Duration,
+}
+
 impl Store {
-    /// Opens the next session of a probe and fences off all earlier ones. One statement, so that two collectors cannot get the same number.
+    /// Opens the next session of a probe for `life` and fences off all earlier ones: the row's lock sees to it that two
+    /// collectors never get the same number.
+    ///
+    /// A server that was promoted may have lost the newest sessions, and with them their numbers: on its new timeline the
+    /// numbers go on from a higher multiple of 2^40.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when the probe does not exist or is revoked, [`StoreError::Unavailable`].
@@ -16,46 +33,55 @@ impl Store {
         _task: &Workspace,
         probe: ProbeId,
         boot: BootId,
-        collector_id: &str,
-    ) -> Result<Epoch, StoreError> {
-        let epoch: Option<i64> = sqlx::query_scalar(
-            "insert into probe_sessions (probe_id, epoch, boot, collector_id)
-             select id, 1, $2, $3 from probes where id = $1 and revoked_at is null
-             on conflict (probe_id) do update
-             set epoch = probe_sessions.epoch + 1, boot = excluded.boot, collector_id = excluded.collector_id,
-                 opened_at = now()
-             returning epoch",
-        )
-        .bind(probe.0)
-        .bind(boot.0)
-        .bind(collector_id)
-        .fetch_optional(&self.pool)
-        .await?;
-        epoch.map(|epoch| Epoch(epoch.unsigned_abs())).ok_or_else(|| StoreError::not_found("probe", probe))
-    }
-
-    /// Keeps a gap that a probe reported. A repeat changes nothing; a wider one replaces the narrower.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] when Postgres is away.
-    pub async fn record_gap(
-        &self,
-        _task: &Workspace,
-        probe: ProbeId,
-        boot: BootId,
-        range: SeqRange,
-    ) -> Result<(), StoreError> {
+        life: &Life,
+    ) -> Result<Opened, StoreError> {
+        let mut tx = self.pool.begin().await?;
         sqlx::query(
-            "insert into reported_gaps (probe_id, boot, first_seq, last_seq) values ($1, $2, $3, $4)
-             on conflict (probe_id, boot, first_seq)
-             do update set last_seq = greatest(reported_gaps.last_seq, excluded.last_seq)",
+            "insert into probe_sessions (probe_id, epoch, boot, collector_id, life)
+             select id, 0, $2, $3, $4 from probes where id = $1 on conflict (probe_id) do nothing",
         )
         .bind(probe.0)
         .bind(boot.0)
-        .bind(i64::try_from(range.first.0).unwrap_or(i64::MAX))
-        .bind(i64::try_from(range.last.0).unwrap_or(i64::MAX))
-        .execute(&self.pool)
+        .bind(&life.collector_id)
+        .bind(life.id)
+        .execute(&mut *tx)
         .await?;
-        Ok(())
+        let previous: Option<(i64, Option<Uuid>)> = sqlx::query_as(
+            "select epoch, life from probe_sessions
+             where probe_id = $1 and exists (select from probes where id = $1 and revoked_at is null) for update",
+        )
+        .bind(probe.0)
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some((previous_epoch, holder)) = previous else { return Err(StoreError::not_found("probe", probe)) };
+        let epoch: i64 = sqlx::query_scalar(
+            "update probe_sessions
+             set epoch = greatest(epoch + 1, (sonde_timeline() - 1) << 40), boot = $2, collector_id = $3, life = $4,
+                 opened_at = now()
+             where probe_id = $1 returning epoch",
+        )
+        .bind(probe.0)
+        .bind(boot.0)
+        .bind(&life.collector_id)
+        .bind(life.id)
+        .fetch_one(&mut *tx)
+        .await?;
+        let is_others = previous_epoch > 0 && holder != Some(life.id);
+        let in_doubt_for = if is_others { lease_left(&mut tx, holder).await? } else { Duration::ZERO };
+        tx.commit().await?;
+        Ok(Opened { epoch: Epoch(epoch.unsigned_abs()), in_doubt_for })
     }
+}
+
+/// What is left of a life's lease. The lock makes a renewal that is under way come first, or see the new session: so the
+/// previous holder cannot have more time than this says without knowing that the session is gone.
+async fn lease_left(connection: &mut PgConnection, holder: Option<Uuid>) -> Result<Duration, StoreError> {
+    let left_us: Option<i64> = sqlx::query_scalar(
+        "select (extract(epoch from lease_until - clock_timestamp()) * 1000000)::bigint from collector_lives
+         where life = $1 for share",
+    )
+    .bind(holder)
+    .fetch_optional(connection)
+    .await?;
+    Ok(Duration::from_micros(left_us.and_then(|left| u64::try_from(left).ok()).unwrap_or(0)))
 }

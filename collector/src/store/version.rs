@@ -1,14 +1,42 @@
-//! The version of the configuration, and hints that it moved. Never says what changed: readers read again.
+//! The versions of configuration and plans, and hints that one moved. Never says what changed: readers read again.
 
 use sonde_proto::model::id::ConfigVersion;
 use sqlx::postgres::PgListener;
 
 use super::{Store, StoreError};
 
-/// Channel on which every configuration change is announced.
+/// Channel on which every change of configuration or plans is announced.
 pub(super) const CHANNEL: &str = "sonde_config";
 
+/// What a reader compares to know whether to read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Versions {
+    /// Of the configuration.
+    pub config: ConfigVersion,
+    /// Of the assignments.
+    pub plans: u64,
+    /// Of the server: after a promotion the last writes may be lost, and their versions are given out again.
+    pub timeline: u64,
+}
+
 impl Store {
+    /// All versions at once: one cheap query for whoever polls.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when Postgres is away.
+    pub async fn versions(&self) -> Result<Versions, StoreError> {
+        let (config, plans, timeline): (i64, i64, i64) = sqlx::query_as(
+            "select (select version from config_version), (select version from plan_version), sonde_timeline()",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(Versions {
+            config: ConfigVersion(config.unsigned_abs()),
+            plans: plans.unsigned_abs(),
+            timeline: timeline.unsigned_abs(),
+        })
+    }
+
     /// The present version of the configuration.
     ///
     /// # Errors

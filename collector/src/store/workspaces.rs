@@ -6,7 +6,7 @@ use sonde_proto::model::time::Wall;
 use uuid::Uuid;
 
 use super::error::violates;
-use super::{Actor, AuditEntry, AuditedTx, Store, StoreError};
+use super::{Actor, AuditEntry, AuditedTx, KeepDays, Store, StoreError};
 use crate::authz::Workspace;
 
 /// Most workspaces of an instance. Keys and checks of all of them are held in memory.
@@ -21,11 +21,16 @@ pub struct WorkspaceRow {
     pub name: String,
     /// When it was created.
     pub created_at: Wall,
+    /// How long it keeps what was measured.
+    pub keep: KeepDays,
 }
 
+type Row = (Uuid, String, i64, Option<i32>, Option<i32>, Option<i32>, Option<i32>);
+
 impl WorkspaceRow {
-    fn new((id, name, created_at): (Uuid, String, i64)) -> Self {
-        Self { id: WorkspaceId(id), name, created_at: Wall(created_at) }
+    fn new((id, name, created_at, raw, minutes, hours, days): Row) -> Self {
+        let keep = KeepDays::new((raw, minutes, hours, days));
+        Self { id: WorkspaceId(id), name, created_at: Wall(created_at), keep }
     }
 }
 
@@ -50,18 +55,20 @@ impl Store {
         if usize::try_from(known).is_ok_and(|known| known >= WORKSPACES_MAX) {
             return Err(StoreError::Limit { noun: "workspaces of the instance", limit: WORKSPACES_MAX as u64 });
         }
-        let row: (Uuid, String, i64) =
-            sqlx::query_as("insert into workspaces (id, name) values ($1, $2) returning id, name, wall_us(created_at)")
-                .bind(id.0)
-                .bind(name)
-                .fetch_one(tx.connection())
-                .await
-                .map_err(|error| {
-                    if violates(&error, "workspaces_name_key") {
-                        return StoreError::Conflict { noun: "workspace", name: name.to_owned() };
-                    }
-                    error.into()
-                })?;
+        let row: Row = sqlx::query_as(
+            "insert into workspaces (id, name) values ($1, $2) returning id, name, wall_us(created_at),
+                    keep_raw_days, keep_minutes_days, keep_hours_days, keep_days_days",
+        )
+        .bind(id.0)
+        .bind(name)
+        .fetch_one(tx.connection())
+        .await
+        .map_err(|error| {
+            if violates(&error, "workspaces_name_key") {
+                return StoreError::Conflict { noun: "workspace", name: name.to_owned() };
+            }
+            error.into()
+        })?;
         sqlx::query("insert into audit_heads (workspace_id) values ($1)").bind(id.0).execute(tx.connection()).await?;
         tx.commit(AuditEntry {
             action: "workspace.create",
@@ -78,8 +85,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] when Postgres is away.
     pub async fn workspaces(&self, reader: &Workspace) -> Result<Vec<WorkspaceRow>, StoreError> {
-        let rows: Vec<(Uuid, String, i64)> = sqlx::query_as(
-            "select id, name, wall_us(created_at) from workspaces where $2 or id = $1 order by name collate \"C\"",
+        let rows: Vec<Row> = sqlx::query_as(
+            "select id, name, wall_us(created_at), keep_raw_days, keep_minutes_days, keep_hours_days, keep_days_days
+             from workspaces where $2 or id = $1 order by name collate \"C\"",
         )
         .bind(reader.id().0)
         .bind(reader.is_instance())
@@ -93,13 +101,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when it does not exist or is not for `reader` to see.
     pub async fn workspace(&self, reader: &Workspace, id: WorkspaceId) -> Result<WorkspaceRow, StoreError> {
-        let row: Option<(Uuid, String, i64)> =
-            sqlx::query_as("select id, name, wall_us(created_at) from workspaces where id = $1 and ($3 or id = $2)")
-                .bind(id.0)
-                .bind(reader.id().0)
-                .bind(reader.is_instance())
-                .fetch_optional(&self.pool)
-                .await?;
+        let row: Option<Row> = sqlx::query_as(
+            "select id, name, wall_us(created_at), keep_raw_days, keep_minutes_days, keep_hours_days, keep_days_days
+             from workspaces where id = $1 and ($3 or id = $2)",
+        )
+        .bind(id.0)
+        .bind(reader.id().0)
+        .bind(reader.is_instance())
+        .fetch_optional(&self.pool)
+        .await?;
         row.map(WorkspaceRow::new).ok_or_else(|| StoreError::not_found("workspace", id))
     }
 }

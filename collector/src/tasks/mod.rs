@@ -1,11 +1,15 @@
-//! Work that goes on by itself: plans, keys, refusals, presence, certificates. Each task runs until it is told to stop.
+//! Work that goes on by itself: plans, leases, keys, refusals, presence, certificates. Each task runs until it is told to stop.
 //! A failure is logged when it begins and when it ends, never every second.
 
+pub mod collectors;
 pub mod deny;
 pub mod keys;
+pub mod lease;
 pub mod presence;
 pub mod renew;
 pub mod replan;
+pub mod retention;
+pub mod rollup;
 pub mod upkeep;
 
 use std::fmt::Display;

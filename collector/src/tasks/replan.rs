@@ -1,15 +1,19 @@
-//! Keeps assignments in line with the configuration and with who is there: waits, reads, plans, publishes.
+//! Keeps assignments in line with the configuration and with who is there: waits, reads, plans, publishes. The collector that
+//! holds the leader's lease plans; the others publish what it has stored. Rights are read by every one.
 //! Who runs what is decided by `sonde_scheduler`; how assignments follow from it, by `Planner`.
 
+mod evidence;
+mod follow;
+mod hints;
 mod planner;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use sonde_proto::model::check::Protocol;
-use sonde_proto::model::id::ConfigVersion;
 use sonde_proto::model::time::Mono;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -18,32 +22,40 @@ use super::Health;
 use crate::authz::{Task, Workspace};
 use crate::clock::Clock;
 use crate::fleet::Fleet;
+use crate::fleet::leader::Role;
 use crate::fleet::presence::Seen;
 use crate::ingest::Rights;
 use crate::stop::stopped;
-use crate::store::{ANSWER_MAX, Hints, LARGE_ANSWER_MAX, Store, StoreError, within};
+use crate::store::{ANSWER_MAX, IntentRow, LARGE_ANSWER_MAX, LeaseEpoch, Life, Store, StoreError, Versions, within};
 
+use evidence::Evidence;
+use follow::Follower;
+use hints::HintSource;
 use planner::{Planner, rights};
 
-/// How often the version of the configuration is looked at; hints only make it faster.
+/// How often the versions of configuration and plans are looked at; hints only make it faster.
 const POLL_PERIOD: Duration = Duration::from_secs(1);
+/// How often a collector that only follows looks whom the others hear; it shows it to people and nothing else.
+const WATCH_PERIOD: Duration = Duration::from_secs(3);
 /// How long samples of a check are admitted after it was changed or deleted: a probe may hold them for as long as this.
 const LATE: Duration = Duration::from_secs(48 * 3_600);
 /// A pause between two looks that is this much longer than [`POLL_PERIOD`] means that nobody could be heard meanwhile: the
-/// machine slept, or this process was stopped.
+/// machine slept, this process was stopped, or Postgres did not say whom the others hear.
 const STALL: Duration = Duration::from_secs(5);
-/// Pause before hints are asked for again after they broke off.
-const HINTS_RETRY: Duration = Duration::from_secs(5);
+/// Changes of placements that are written at once; about 1 MB.
+const CHANGES_MAX: usize = 10_000;
 
 /// What the planner works with.
 #[derive(Debug, Clone)]
 pub struct ReplanDeps {
     /// Intent in, assignments out.
     pub store: Arc<Store>,
-    /// Who is there, and where assignments go.
+    /// Who is there, who leads, and where assignments go.
     pub state: Arc<Fleet>,
     /// Who may report about which check.
     pub rights: Arc<ArcSwap<Rights>>,
+    /// This life of the collector.
+    pub life: Life,
     /// The time.
     pub clock: Clock,
 }
@@ -51,9 +63,18 @@ pub struct ReplanDeps {
 /// Runs until `stop` turns true.
 pub async fn run(deps: ReplanDeps, mut stop: watch::Receiver<bool>) {
     let looked_at = deps.clock.now();
-    let health = Health::new("planning");
-    let mut task = Replan { planner: None, version: None, has_published: false, looked_at, health, deps };
-    let mut fleet = task.deps.state.presence.changes();
+    let mut fleet = deps.state.presence.changes();
+    let mut leads = deps.state.leader.subscribe();
+    let mut task = Replan {
+        seat: Seat::Follows(Follower::default()),
+        read: None,
+        intent: Vec::new(),
+        has_published: false,
+        looked_at,
+        observed_at: looked_at,
+        health: Health::new("planning"),
+        deps,
+    };
     let mut hints = HintSource::default();
     loop {
         task.excuse_silence();
@@ -64,21 +85,34 @@ pub async fn run(deps: ReplanDeps, mut stop: watch::Receiver<bool>) {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = hints.next(&task.deps.store, task.deps.clock) => {}
-            // The sender lives as long as the presence table, which this task holds.
+            // Both senders live as long as the fleet's state, which this task holds.
             _ = fleet.changed() => {}
+            _ = leads.changed() => {}
             () = stopped(&mut stop) => return,
         }
     }
 }
 
+/// Where assignments come from.
+enum Seat {
+    /// This collector plans, since it took the lease with this number.
+    Leads { lease: LeaseEpoch, planner: Box<Planner>, evidence: Evidence },
+    /// Another one does.
+    Follows(Follower),
+}
+
 struct Replan {
     deps: ReplanDeps,
-    /// `None` until the assignments of the last life were read.
-    planner: Option<Planner>,
-    version: Option<ConfigVersion>,
+    seat: Seat,
+    /// What was last read, and led to [`Replan::intent`] and the rights.
+    read: Option<Versions>,
+    intent: Vec<IntentRow>,
+    /// Whether the planner of this seat has published.
     has_published: bool,
     /// End of the last look.
     looked_at: Mono,
+    /// When Postgres last said whom the others hear.
+    observed_at: Mono,
     health: Health,
 }
 
@@ -86,14 +120,33 @@ impl Replan {
     /// One round: reads what has changed, and publishes what follows from it.
     async fn look(&mut self) -> Result<(), StoreError> {
         let workspace = Workspace::system(Task::Replan);
-        if self.planner.is_none() {
-            self.planner = Some(self.begin(&workspace).await?);
-        }
-        // While Postgres is away, probes still come and go: the plan follows them with the intent that is known.
         let read = self.read(&workspace).await;
-        self.publish();
-        read?;
-        self.save(&workspace).await
+        let now = self.deps.clock.now();
+        match (self.deps.state.leader.role(now), read) {
+            (Role::Leads(lease), read) => {
+                self.take_seat(&workspace, lease).await?;
+                self.lead(&workspace, lease, read).await?;
+            }
+            // Postgres is away: probes still come and go, and the plan follows them with the intent that is known.
+            (Role::CutOff, read) => {
+                self.go_on_alone(now);
+                read?;
+            }
+            (Role::Follows, read) => {
+                let versions = read?;
+                if !matches!(self.seat, Seat::Follows(_)) {
+                    warn!("another collector leads now");
+                    self.seat = Seat::Follows(Follower::default());
+                }
+                if let Seat::Follows(follower) = &mut self.seat {
+                    follower.follow(&workspace, &self.deps, versions).await?;
+                }
+                self.observe(&workspace, WATCH_PERIOD).await?;
+                self.show_live();
+            }
+            (Role::Unsure, read) => drop(read?),
+        }
+        Ok(())
     }
 
     /// After a stall of our own every probe seems silent, and none has to be.
@@ -109,9 +162,35 @@ impl Replan {
         }
     }
 
-    async fn begin(&self, workspace: &Workspace) -> Result<Planner, StoreError> {
-        let held = within(LARGE_ANSWER_MAX, self.deps.store.assignments(workspace)).await?;
-        let probes = within(ANSWER_MAX, self.deps.store.probes(workspace)).await?;
+    /// Reads intent and rights when they may have changed.
+    async fn read(&mut self, workspace: &Workspace) -> Result<Versions, StoreError> {
+        let versions = within(ANSWER_MAX, self.deps.store.versions()).await?;
+        let is_same = |read: Versions| (read.config, read.timeline) == (versions.config, versions.timeline);
+        if !self.read.is_some_and(is_same) {
+            self.intent = within(LARGE_ANSWER_MAX, self.deps.store.intent(workspace, LATE)).await?;
+            // First the rights, then the work: no probe may be refused for what it was told to do.
+            self.deps.rights.store(Arc::new(rights(&self.intent)));
+            if let Seat::Leads { planner, .. } = &mut self.seat {
+                let probes = within(ANSWER_MAX, self.deps.store.probes(workspace)).await?;
+                planner.set_intent(&self.intent);
+                planner.set_probes(probes);
+            }
+            info!(version = versions.config.0, checks = self.intent.len(), "the configuration has changed");
+            self.read = Some(versions);
+            metrics::gauge!("sonde_collector_config_version").set(count(versions.config.0));
+        }
+        Ok(versions)
+    }
+
+    /// Begins to plan under a lease that is new to us: from what is stored, because another collector may have planned since.
+    async fn take_seat(&mut self, workspace: &Workspace, lease: LeaseEpoch) -> Result<(), StoreError> {
+        if matches!(&self.seat, Seat::Leads { lease: held, .. } if *held == lease) {
+            return Ok(());
+        }
+        let store = &self.deps.store;
+        let held = within(LARGE_ANSWER_MAX, store.plans(workspace, None)).await?.assignments;
+        let placements = within(LARGE_ANSWER_MAX, store.newest_placements(workspace)).await?;
+        let probes = within(ANSWER_MAX, store.probes(workspace)).await?;
         let now = self.deps.clock.now();
         let working = probes.iter().filter(|probe| held.get(&probe.id).is_some_and(|a| !a.checks.is_empty()));
         for probe in working {
@@ -124,64 +203,154 @@ impl Replan {
                 capabilities,
                 clock_skew_us: probe.clock_skew_us,
                 held: held.get(&probe.id).map(|assignment| assignment.generation).unwrap_or_default(),
+                boot: None,
+                is_elsewhere: false,
             };
             self.deps.state.presence.expect(probe.id, seen);
         }
-        Ok(Planner::resume(held, &probes))
-    }
-
-    /// Reads intent and probes when they may have changed.
-    async fn read(&mut self, workspace: &Workspace) -> Result<(), StoreError> {
-        let Some(planner) = &mut self.planner else { return Ok(()) };
-        let version = within(ANSWER_MAX, self.deps.store.config_version()).await?;
-        let known = self.deps.state.presence.known(self.deps.clock.now());
-        if self.version != Some(version) {
-            let intent = within(LARGE_ANSWER_MAX, self.deps.store.intent(workspace, LATE)).await?;
-            // First the rights, then the work: no probe may be refused for what it was told to do.
-            self.deps.rights.store(Arc::new(rights(&intent)));
-            planner.set_intent(&intent);
-            planner.set_probes(within(ANSWER_MAX, self.deps.store.probes(workspace)).await?);
-            info!(version = version.0, checks = intent.len(), "the configuration has changed");
-            self.version = Some(version);
-            metrics::gauge!("sonde_collector_config_version").set(count(version.0));
-        } else if known.keys().any(|probe| !planner.knows(*probe)) {
-            planner.set_probes(within(ANSWER_MAX, self.deps.store.probes(workspace)).await?);
+        let mut planner = Box::new(Planner::resume(held, &probes));
+        if self.read.is_some() {
+            planner.set_intent(&self.intent);
+            planner.set_probes(probes);
         }
+        info!(epoch = lease.0, "this collector plans from now on");
+        self.seat = Seat::Leads { lease, planner, evidence: Evidence::resume(placements) };
+        self.has_published = false;
         Ok(())
     }
 
-    fn publish(&mut self) {
-        let Some(planner) = &mut self.planner else { return };
-        // Without the intent every probe would lose its work.
-        if self.version.is_none() {
-            return;
+    /// Plans, keeps the plan, and publishes it. `read` is whether Postgres answered in this round.
+    async fn lead(
+        &mut self,
+        workspace: &Workspace,
+        lease: LeaseEpoch,
+        read: Result<Versions, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut outcome = read.map(drop);
+        if outcome.is_ok() {
+            outcome = self.observe(workspace, Duration::ZERO).await;
         }
         let now = self.deps.clock.now();
+        if let Seat::Leads { planner, .. } = &mut self.seat {
+            let known = self.deps.state.presence.known(now);
+            if outcome.is_ok() && known.keys().any(|probe| !planner.knows(*probe)) {
+                planner.set_probes(within(ANSWER_MAX, self.deps.store.probes(workspace)).await?);
+            }
+        }
+        let has_changed = self.plan(now);
+        if outcome.is_ok() {
+            outcome = match self.save(workspace, lease).await {
+                Ok(true) => Ok(()),
+                Ok(false) => {
+                    // Somebody else has the lease: what was planned here is nobody's plan.
+                    self.deps.state.leader.note(self.deps.clock.now(), |term| term.refused());
+                    return Ok(());
+                }
+                Err(error) => Err(error),
+            };
+        }
+        self.publish(has_changed);
+        outcome?;
+        self.write_evidence(workspace, lease).await
+    }
+
+    /// Postgres is away. This collector led last, and goes on with what it knows and hears itself; nobody can have told it
+    /// that another one leads. But whom it does not hear, another collector may be hearing: work taken from such a probe
+    /// would be run twice at best, and by a probe that has no room for it. So as long as others were there, nobody loses
+    /// work by silence; who says goodbye here still does.
+    fn go_on_alone(&mut self, now: Mono) {
+        if self.deps.state.others.load(Ordering::Relaxed) > 0 {
+            self.deps.state.presence.excuse_all(now);
+        }
+        let has_changed = self.plan(now);
+        self.publish(has_changed);
+    }
+
+    /// Learns whom the other collectors hear, if there are any.
+    async fn observe(&mut self, workspace: &Workspace, period: Duration) -> Result<(), StoreError> {
+        let now = self.deps.clock.now();
+        if self.deps.state.others.load(Ordering::Relaxed) == 0 {
+            self.observed_at = now;
+            return Ok(());
+        }
+        if now.since(self.observed_at) < period {
+            return Ok(());
+        }
+        let heard = within(ANSWER_MAX, self.deps.store.heard_elsewhere(workspace, &self.deps.life)).await?;
+        let now = self.deps.clock.now();
+        let presence = &self.deps.state.presence;
+        if now.since(self.observed_at) > STALL {
+            presence.excuse(self.observed_at, now);
+        }
+        presence.learn(heard, now);
+        self.observed_at = now;
+        Ok(())
+    }
+
+    /// Returns whether any assignment has changed.
+    fn plan(&mut self, now: Mono) -> bool {
+        // Without the intent every probe would lose its work.
+        if self.read.is_none() {
+            return false;
+        }
+        let Seat::Leads { planner, evidence, .. } = &mut self.seat else { return false };
         let known = self.deps.state.presence.known(now);
         let has_changed = planner.replan(&known, now, self.deps.clock.wall());
+        evidence.note(planner.placements(), now);
+        self.show_live();
+        has_changed
+    }
+
+    fn show_live(&self) {
+        let now = self.deps.clock.now();
+        let known = self.deps.state.presence.known(now);
         let live = known.values().filter(|seen| seen.heard_at.is_some() && seen.keeps_work(now)).count();
         metrics::gauge!("sonde_collector_probes_live").set(count(live));
+    }
+
+    fn publish(&mut self, has_changed: bool) {
+        let Seat::Leads { planner, .. } = &mut self.seat else { return };
+        if self.read.is_none() {
+            return;
+        }
         // After a restart nothing may have changed, and still nobody knows it yet.
         let is_first = !std::mem::replace(&mut self.has_published, true);
         if has_changed || is_first {
-            debug!(probes = known.len(), "assignments have changed");
+            debug!("assignments have changed");
             self.deps.state.board.publish(planner.assignments());
             metrics::counter!("sonde_collector_plans_total").increment(1);
             metrics::gauge!("sonde_collector_checks_unplaced").set(count(planner.unplaced()));
         }
     }
 
-    /// Keeps what was published. If the collector dies before, a probe holds a newer generation than the store:
-    /// its next Hello says so, and the planner goes on from there.
-    async fn save(&mut self, workspace: &Workspace) -> Result<(), StoreError> {
-        let Some(planner) = &mut self.planner else { return Ok(()) };
+    /// Keeps what was planned; returns whether the lease was still ours. If the collector dies before, a probe holds a newer
+    /// generation than the store: its next Hello says so, and the planner goes on from there.
+    async fn save(&mut self, workspace: &Workspace, lease: LeaseEpoch) -> Result<bool, StoreError> {
+        let Seat::Leads { planner, .. } = &mut self.seat else { return Ok(true) };
         let unsaved = planner.unsaved();
         if unsaved.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let rows = unsaved.iter().map(|(probe, assignment)| (*probe, &**assignment));
-        within(LARGE_ANSWER_MAX, self.deps.store.record_assignments(workspace, rows)).await?;
-        planner.saved(&unsaved);
+        let kept = within(LARGE_ANSWER_MAX, self.deps.store.record_plans(workspace, lease, rows)).await?;
+        if kept.is_some() {
+            planner.saved(&unsaved);
+        }
+        Ok(kept.is_some())
+    }
+
+    /// Writes down who was to run what, and when that changed; some at a time.
+    async fn write_evidence(&mut self, workspace: &Workspace, lease: LeaseEpoch) -> Result<(), StoreError> {
+        let Seat::Leads { evidence, .. } = &mut self.seat else { return Ok(()) };
+        let changes = evidence.next(CHANGES_MAX);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let now = self.deps.clock.now();
+        let written = self.deps.store.record_placements(workspace, lease, &changes, now);
+        if within(LARGE_ANSWER_MAX, written).await? {
+            evidence.written(changes.len());
+        }
         Ok(())
     }
 
@@ -196,31 +365,4 @@ impl Replan {
 /// A count as a gauge takes it; beyond four thousand millions it stands still.
 fn count(value: impl TryInto<u32>) -> f64 {
     f64::from(value.try_into().unwrap_or(u32::MAX))
-}
-
-/// Hints of the store, asked for again when they break off.
-#[derive(Default)]
-struct HintSource {
-    hints: Option<Hints>,
-    /// Not before this instant are they asked for again.
-    retry_at: Mono,
-}
-
-impl HintSource {
-    /// Waits for a hint. Safe to cancel: the poll goes on beside it and cancels it every second.
-    async fn next(&mut self, store: &Store, clock: Clock) {
-        let now = clock.now();
-        if self.hints.is_none() && now < self.retry_at {
-            return std::future::pending().await;
-        }
-        if self.hints.is_none() {
-            self.retry_at = now + HINTS_RETRY;
-            self.hints = store.hints().await.ok();
-        }
-        let Some(hints) = &mut self.hints else { return };
-        if hints.next().await.is_err() {
-            self.hints = None;
-            self.retry_at = clock.now() + HINTS_RETRY;
-        }
-    }
 }

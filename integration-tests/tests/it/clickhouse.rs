@@ -2,6 +2,7 @@
 //! first words of the Go driver, and plain HTTP. Each test has an engine process of its own.
 
 mod clients;
+mod ddl;
 mod guard;
 mod life;
 mod rows;

@@ -133,7 +133,11 @@ async fn ask(channel: &Channel, secret: &str, id: &str) -> Vec<Told> {
     ask!(samples_client::SamplesClient.list_samples, list);
     ask!(samples_client::SamplesClient.watch_samples, wire::WatchSamplesRequest { check_id: id.clone() });
     ask!(samples_client::SamplesClient.get_latency, wire::GetLatencyRequest { check_id: id.clone(), last_s: 60 });
+    let coverage = wire::GetCoverageRequest { check_id: id.clone(), last_s: 60, ..Default::default() };
+    ask!(coverage_client::CoverageClient.get_coverage, coverage);
     ask!(workspaces_client::WorkspacesClient.get_workspace, wire::GetWorkspaceRequest { id: id.clone() });
+    let retention = wire::SetRetentionRequest { id: id.clone(), raw_days: Some(9), ..Default::default() };
+    ask!(workspaces_client::WorkspacesClient.set_retention, retention);
     ask!(keys_client::KeysClient.revoke_key, wire::RevokeKeyRequest { id: id.clone() });
     let key = wire::CreateKeyRequest {
         name: "k".into(),

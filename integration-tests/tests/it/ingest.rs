@@ -7,6 +7,8 @@
 mod cutter;
 mod fixture;
 mod reads;
+mod repeats;
+mod walls;
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -55,7 +57,8 @@ async fn tables_have_the_columns_that_inserts_name_and_migrations_can_be_repeate
         sonde_collector::clickhouse::row::COLUMNS.iter().map(|(name, kind)| format!("{name}\t{kind}")).collect();
     // The format escapes the quotes of an Enum.
     assert_eq!(columns.replace("\\'", "'").lines().collect::<Vec<_>>(), expected);
-    assert_eq!(fixture.query("SELECT version, name FROM schema_migrations FINAL").await, "1\tsamples");
+    let applied = fixture.query("SELECT version, name FROM schema_migrations FINAL ORDER BY version").await;
+    assert!(applied.starts_with("1\tsamples\n2\t"), "{applied}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,9 +82,12 @@ async fn rows_may_travel_as_an_lz4_frame() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_batch_twice_is_visible_once() {
-    let fixture = Fixture::start().await;
+    let mut fixture = Fixture::start().await;
     let sent = fixture.batch(1, 1, 25);
     assert_eq!(fixture.deliver(&sent).await, Disposition::Stored);
+    assert_eq!(fixture.deliver(&sent).await, Disposition::Stored);
+    assert_eq!(fixture.count("samples").await, 25, "what was stored lately is remembered");
+    fixture.restart_pipeline();
     assert_eq!(fixture.deliver(&sent).await, Disposition::Stored);
     assert_eq!(fixture.count("samples").await, 50, "the table itself held both until a merge");
     assert_eq!(fixture.count("samples_v").await, 25);
@@ -135,10 +141,11 @@ async fn an_insert_that_never_arrived_is_sent_again_byte_for_byte() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_an_insert_that_is_partly_stored_only_the_rest_is_sent() {
     let cutter = Cutter::start().await;
-    let fixture = Fixture::through(&cutter).await;
+    let mut fixture = Fixture::through(&cutter).await;
     let sent = fixture.batch(1, 1, 30);
     // Somebody has stored 11 to 20 of this boot already: as if an insert had been committed in part.
     assert_eq!(fixture.deliver(&sent.part(11, 20)).await, Disposition::Stored);
+    fixture.restart_pipeline();
     cutter.plan([Fate::LoseRequest]);
     assert_eq!(fixture.deliver(&sent).await, Disposition::Stored);
     assert_eq!(fixture.count("samples").await, 30, "no row twice");
@@ -190,8 +197,8 @@ async fn kill_9_of_the_engine_during_inserts_loses_nothing_and_doubles_nothing()
     let counter = acked.clone();
     let delivering = tokio::spawn(async move {
         for delivery in deliveries {
-            let answer = handle.deliver(delivery).await.unwrap();
-            assert_eq!(answer.await.unwrap(), Disposition::Stored);
+            let pending = handle.deliver(delivery).await.unwrap();
+            assert_eq!(pending.settled().await.unwrap(), Disposition::Stored);
             counter.fetch_add(1, Ordering::SeqCst);
         }
     });
@@ -245,7 +252,7 @@ async fn an_absent_store_makes_acks_wait_and_reads_say_so() {
     let ids = sent.delivery.batch.id;
     assert!(fixture.ingest.stored_ranges(sent.delivery.probe, ids.boot, &[ids.range()]).await.is_err());
     fixture.engine.restart().await;
-    assert_eq!(tokio::time::timeout(DEADLINE, answer).await.unwrap(), Ok(Disposition::Stored));
+    assert_eq!(tokio::time::timeout(DEADLINE, answer.settled()).await.unwrap(), Ok(Disposition::Stored));
     assert_eq!(fixture.count("samples").await, 10);
 }
 

@@ -5,12 +5,16 @@
 mod admin_store;
 mod bad_input;
 mod clickhouse;
+mod collectors;
+mod coverage;
 mod crash;
 mod fleet;
 mod hostile_api;
 mod ingest;
 mod local_mesh;
 mod measure;
+mod mesh_input;
 mod ports;
 mod readme;
+mod rollups;
 mod tidy;

@@ -161,6 +161,33 @@ fn the_pure_crates_bring_no_io() {
     }
 }
 
+/// Machines that a simulator drives: facts in, commands out, time as an argument.
+const MACHINES: &[&str] = &[
+    "collector/src/ledger/",
+    "collector/src/rollup/",
+    "collector/src/ingest/admit.rs",
+    "collector/src/ingest/batch.rs",
+    "collector/src/ingest/known.rs",
+    "collector/src/ingest/resolve.rs",
+];
+
+#[test]
+fn machines_do_no_io() {
+    let mut faults = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (path, text) in sources() {
+        let Some(machine) = MACHINES.iter().find(|machine| path.starts_with(**machine)) else { continue };
+        seen.insert(*machine);
+        for means in ["crate::store", "crate::clickhouse", "crate::clock", "tokio", "std::fs", "std::net"] {
+            if text.contains(means) {
+                faults.push(format!("{path} contains {means}: a machine does no I/O and reads no clock"));
+            }
+        }
+    }
+    assert_eq!(seen.len(), MACHINES.len(), "a machine has moved: {seen:?}");
+    complain("machines", &faults);
+}
+
 #[test]
 fn each_thing_stays_in_its_place() {
     let mut faults = Vec::new();
@@ -188,15 +215,16 @@ const COLLECTOR_LAYERS: &[&[&str]] = &[
     &["app"],
     &["bootstrap", "tasks", "link", "web"],
     &["admin"],
-    &["fleet"],
-    &["ingest"],
+    &["ingest", "ledger"],
     &["clickhouse"],
     &["live"],
+    &["fleet"],
     &["store"],
     &["pki"],
     &["authz"],
     &["seal"],
     &["config"],
+    &["rollup"],
     &["clock"],
     &["stop"],
 ];

@@ -31,11 +31,14 @@ struct View {
     p99_us: u32,
     max_us: u32,
     count: u64,
+    /// Whether the percentiles are exact; else each is within 1 % of a measured value.
+    exact: bool,
 }
 
-impl From<wire::LatencyRow> for View {
-    fn from(row: wire::LatencyRow) -> Self {
+impl View {
+    fn new(row: wire::LatencyRow, exact: bool) -> Self {
         Self {
+            exact,
             region: row.region,
             phase: row.phase,
             p50_us: row.p50_us,
@@ -48,7 +51,7 @@ impl From<wire::LatencyRow> for View {
 }
 
 impl Row for View {
-    const COLUMNS: &'static [&'static str] = &["region", "phase", "p50", "p90", "p99", "max", "count"];
+    const COLUMNS: &'static [&'static str] = &["region", "phase", "p50", "p90", "p99", "max", "count", "percentiles"];
 
     fn cells(&self) -> Vec<String> {
         let latency = |us: u32| output::latency(u64::from(us));
@@ -60,6 +63,7 @@ impl Row for View {
             latency(self.p99_us),
             latency(self.max_us),
             self.count.to_string(),
+            if self.exact { "exact" } else { "within 1%" }.to_owned(),
         ]
     }
 }
@@ -74,7 +78,8 @@ impl Latency {
             check_id: check_id(client, &self.check).await?,
             last_s: window_s("--last", self.last)?,
         };
-        let rows = client.get_latency(request).await?.rows;
-        output::list(format, &rows.into_iter().map(View::from).collect::<Vec<_>>())
+        let found = client.get_latency(request).await?;
+        let exact = found.percentiles_exact;
+        output::list(format, &found.rows.into_iter().map(|row| View::new(row, exact)).collect::<Vec<_>>())
     }
 }

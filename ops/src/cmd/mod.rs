@@ -4,6 +4,7 @@ pub mod audit;
 pub mod check;
 pub(crate) mod check_kind;
 pub mod completion;
+pub mod coverage;
 pub mod key;
 pub mod latency;
 pub mod mesh;

@@ -2,6 +2,7 @@
 //! Never decides what the protocol means: that is `ProbeSession`'s part.
 
 mod certificate;
+mod collectors;
 mod renew;
 mod stream;
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 use sonde_proto::model::InvalidField;
 use sonde_proto::model::assignment::Assignment;
 use sonde_proto::model::time::Mono;
-use sonde_proto::session::{CloseReason, LEAVE_MAX, ProbeEvent, ProtocolError, RenewAnswer};
+use sonde_proto::session::{CloseReason, FORSAKEN_AFTER, LEAVE_MAX, ProbeEvent, ProtocolError, RenewAnswer};
 use sonde_scheduler::Backoff;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -20,17 +21,17 @@ use tonic::transport::Channel;
 use tracing::{debug, error, info, warn};
 
 use crate::clock::Clock;
-use crate::identity::{CollectorVerifier, DataDir, DialError, Identity, client_config, dial, open_channel};
+use crate::identity::{Address, CollectorVerifier, DataDir, DialError, Identity, client_config, dial, open_channel};
 use crate::spool::Spool;
+use collectors::Collectors;
 use renew::{Renewal, time_until};
 
 /// First pause between two connections.
 const PAUSE_BASE: Duration = Duration::from_millis(500);
 /// Longest pause between two connections.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// A probe without a collector goes on measuring for so long: work that moved elsewhere is then run twice, which
-/// counts once, and a short outage of the collector leaves no hole.
-pub const ALONE_MAX: Duration = Duration::from_secs(15 * 60);
+/// Longest sleep of a link that nothing wakes.
+const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Most time that an orderly stop waits for acks.
 pub const STOP_MAX: Duration = Duration::from_secs(10);
 /// The collector's clock may differ by this much before it is worth a warning.
@@ -67,35 +68,14 @@ pub struct Link {
     spool: Arc<Spool>,
     dir: Arc<DataDir>,
     identity: Identity,
+    collectors: Collectors,
     clock: Clock,
     assignments: watch::Sender<Arc<Assignment>>,
     stop: watch::Receiver<bool>,
     renewal: Renewal,
     renew_answer: Option<RenewAnswer>,
     backoff: Backoff,
-    company: Company,
     departure: Option<Departure>,
-}
-
-/// Whether a collector is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Company {
-    /// A collector has answered Hello on the present stream.
-    Together,
-    /// None has since then; the assignment is kept until [`ALONE_MAX`] has passed.
-    Alone { since: Mono },
-    /// None for too long: nothing is measured.
-    Forsaken,
-}
-
-impl Company {
-    /// When solitude has lasted too long.
-    fn deadline(self) -> Option<Mono> {
-        match self {
-            Self::Alone { since } => Some(since + ALONE_MAX),
-            Self::Together | Self::Forsaken => None,
-        }
-    }
 }
 
 /// An orderly stop that has begun.
@@ -118,21 +98,28 @@ impl Link {
         stop: watch::Receiver<bool>,
     ) -> Self {
         let renewal = Renewal::new(identity.valid, rand::random());
-        let company = Company::Alone { since: clock.now() };
+        let collectors = Collectors::new(Vec::new(), identity.membership.mesh_address.clone());
         let backoff = Backoff::new(PAUSE_BASE, PAUSE_MAX);
         Self {
             spool,
             dir,
             identity,
+            collectors,
             clock,
             assignments,
             stop,
             renewal,
             renew_answer: None,
             backoff,
-            company,
             departure: None,
         }
+    }
+
+    /// The same link, which tries `addresses` in turn; without any, the one that the probe was told when it joined.
+    #[must_use]
+    pub fn dialling(self, addresses: Vec<Address>) -> Self {
+        let joined = self.identity.membership.mesh_address.clone();
+        Self { collectors: Collectors::new(addresses, joined), ..self }
     }
 
     /// Holds the stream until it is stopped. Returns the number of samples that were not confirmed by then.
@@ -159,7 +146,7 @@ impl Link {
 
     /// Dials with the present identity. The future borrows nothing, so that timers can run beside it.
     fn connect(&self) -> impl Future<Output = Result<Channel, LinkError>> + use<> {
-        let address = self.identity.membership.mesh_address.clone();
+        let address = self.collectors.present().clone();
         let (_, not_after) = self.identity.valid;
         if self.clock.wall() > not_after {
             error!(
@@ -202,7 +189,6 @@ impl Link {
                 session.handle_timeout(now, wall);
             }
         });
-        self.feel_alone_at(self.clock.now());
         self.say_goodbye();
         let mut close = None;
         while let Some(event) = self.spool.drive(|session, _, _| session.poll_event()) {
@@ -221,13 +207,20 @@ impl Link {
                     info!(collector.id = collector_id, %epoch, skew_us, "connected");
                     self.note_live(skew_us);
                 }
+                ProbeEvent::Forsaken => self.note_forsaken(),
                 ProbeEvent::Lost { range } => {
                     let (first, last) = (range.first.0, range.last.0);
                     warn!(first, last, "the spool is full; the oldest samples were dropped and are reported as a gap");
                 }
                 ProbeEvent::Refused { range, code, detail } => {
                     let (first, last) = (range.first.0, range.last.0);
-                    warn!(first, last, code, detail, "the collector refuses samples; they were dropped");
+                    warn!(
+                        first,
+                        last,
+                        code,
+                        detail,
+                        "the collector refuses samples; they were dropped and are reported as a gap"
+                    );
                 }
                 ProbeEvent::Close(reason) => {
                     if let (CloseReason::Goodbye { .. }, Some(departure)) = (&reason, &mut self.departure) {
@@ -246,19 +239,18 @@ impl Link {
         }
         self.backoff.reset();
         self.renewal.note_connected(self.clock.wall());
-        if self.company == Company::Forsaken {
-            let assignment = self.spool.drive(|session, _, _| Arc::clone(session.assignment()));
-            info!(checks = assignment.checks.len(), "a collector is back; measuring goes on");
-            self.assignments.send_replace(assignment);
+        if self.spool.rest(false) {
+            info!("a collector is back; measuring goes on");
         }
-        self.company = Company::Together;
     }
 
-    fn feel_alone_at(&mut self, now: Mono) {
-        if self.company.deadline().is_some_and(|at| now >= at) {
-            warn!(minutes = ALONE_MAX.as_secs() / 60, "no collector for too long; measuring stops until one is back");
-            self.assignments.send_replace(Arc::default());
-            self.company = Company::Forsaken;
+    fn note_forsaken(&self) {
+        if self.spool.rest(true) {
+            let minutes = FORSAKEN_AFTER.as_secs() / 60;
+            warn!(
+                minutes,
+                "no collector for too long; measuring stops until one is back, and the slots that pass are reported as a gap"
+            );
         }
     }
 
@@ -288,13 +280,13 @@ impl Link {
         self.departure.is_some_and(|departure| departure.is_over || self.clock.now() >= departure.deadline)
     }
 
-    /// Time until something is due: a timer of the session, the renewal, solitude, or the end of a stop.
+    /// Time until something is due: a timer of the session, the renewal, or the end of a stop.
     fn pause(&self) -> Duration {
         let (now, wall) = (self.clock.now(), self.clock.wall());
         let mut pause = time_until(self.renewal.next_at(), wall);
         if pause.is_zero() {
             // It is due, but only a live stream can carry the request: what makes it live wakes us.
-            pause = ALONE_MAX;
+            pause = IDLE_MAX;
         }
         let session = self.spool.drive(|session, _, _| session.poll_timeout());
         let leave_us = u64::try_from(LEAVE_MAX.as_micros()).unwrap_or(0);
@@ -302,7 +294,7 @@ impl Link {
             let last_call = Mono(departure.deadline.0.saturating_sub(leave_us));
             if last_call > now { last_call } else { departure.deadline }
         });
-        for at in [session, self.company.deadline(), departure].into_iter().flatten() {
+        for at in [session, departure].into_iter().flatten() {
             pause = pause.min(at.since(now));
         }
         pause
@@ -310,9 +302,7 @@ impl Link {
 
     fn note_end(&mut self, error: &LinkError) {
         self.renew_answer = None;
-        if self.company == Company::Together {
-            self.company = Company::Alone { since: self.clock.now() };
-        }
+        self.collectors.give_up();
         if self.departure.is_some_and(|departure| departure.said_goodbye) {
             debug!(%error, "the stream has ended");
         } else {

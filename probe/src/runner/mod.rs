@@ -5,6 +5,7 @@
 //! which is the only queue here. Sleeps have the runtime's granularity of a millisecond, so a run on an idle probe
 //! begins 0 to 2 ms after its slot, and never before it.
 
+mod passing;
 #[cfg(test)]
 mod tests;
 
@@ -18,15 +19,17 @@ use futures::FutureExt;
 use sonde_proto::model::assignment::Assignment;
 use sonde_proto::model::check::TIMEOUT_MAX;
 use sonde_proto::model::error_class::ErrorClass;
+use sonde_proto::model::gap::GapCause;
 use sonde_proto::model::sample::{RunKind, Sample};
 use sonde_proto::model::time::{Mono, Wall};
 use sonde_scheduler::{Agenda, Due};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::check::{self, Context, Observation};
 use crate::clock::Clock;
 use crate::spool::Spool;
+use passing::Passing;
 
 /// A run ends at its timeout by itself; one that did not is ended this much later.
 const OVERTIME: Duration = Duration::from_secs(1);
@@ -34,8 +37,8 @@ const OVERTIME: Duration = Duration::from_secs(1);
 /// Longest sleep without a look at the clock: the wall clock may be corrected meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
-/// An overloaded probe passes over many slots per second; it says how many this often.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+/// How often the session is told which slot is the oldest that is due or under way; heartbeats are rarer.
+const OWED_EVERY: Duration = Duration::from_secs(1);
 
 /// A run that begins later than this after its slot is reported as late.
 const LATE_AFTER: Duration = Duration::from_secs(1);
@@ -47,6 +50,10 @@ pub struct RunnerConfig {
     pub concurrency_max: NonZeroUsize,
 }
 
+/// The slots of the runs under way.
+#[expect(clippy::disallowed_types, reason = "ids of tasks have no order, and only the least value is ever asked for")]
+type SlotsUnderWay = std::collections::HashMap<Id, Wall>;
+
 /// Runs the assignment of one probe.
 pub struct Runner {
     context: Arc<Context>,
@@ -56,10 +63,10 @@ pub struct Runner {
     agenda: Agenda,
     /// The latest instant that the wall clock has shown.
     latest: Wall,
-    /// Slots passed over since the last complaint, and when the next one may come.
-    passed_over: u64,
-    complains_at: Mono,
+    passing: Passing,
     running: JoinSet<()>,
+    slots_under_way: SlotsUnderWay,
+    tells_owed_at: Mono,
 }
 
 impl Runner {
@@ -73,9 +80,10 @@ impl Runner {
             config,
             agenda: Agenda::new(),
             latest,
-            passed_over: 0,
-            complains_at: clock.now(),
+            passing: Passing::new(clock.now(), config.concurrency_max),
             running: JoinSet::new(),
+            slots_under_way: SlotsUnderWay::default(),
+            tells_owed_at: clock.now(),
         }
     }
 
@@ -86,7 +94,7 @@ impl Runner {
         let mut is_fed = true;
         loop {
             self.start_due();
-            let (has_room, pause) = (self.has_room(), self.pause());
+            let pause = self.pause();
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => break,
@@ -94,8 +102,8 @@ impl Runner {
                     Ok(()) => self.assign(&mut assignments),
                     Err(_) => is_fed = false,
                 },
-                Some(ended) = self.running.join_next() => report(ended),
-                () = tokio::time::sleep(pause), if has_room => {}
+                Some(ended) = self.running.join_next_with_id() => self.end(ended),
+                () = tokio::time::sleep(pause) => {}
             }
         }
         self.finish().await;
@@ -104,16 +112,18 @@ impl Runner {
     fn assign(&mut self, assignments: &mut watch::Receiver<Arc<Assignment>>) {
         let assignment = Arc::clone(&assignments.borrow_and_update());
         tracing::info!(generation = %assignment.generation, checks = assignment.checks.len(), "assignment in force");
-        self.agenda.replace(assignment, self.clock.wall());
+        // Slots of checks that are gone had come, and nobody else runs them any more.
+        let passed = self.agenda.replace(assignment, self.clock.wall());
+        self.passing.add(GapCause::LateSkipped, passed, &self.spool);
     }
 
     fn has_room(&self) -> bool {
         self.running.len() < self.config.concurrency_max.get()
     }
 
-    /// Time until the next slot.
+    /// Time until there is something to do: the next slot, unless it could not be run or is not to be.
     fn pause(&self) -> Duration {
-        match self.agenda.next_due() {
+        match self.agenda.next_due().filter(|_| self.has_room() && !self.spool.is_resting()) {
             Some(slot_at) => slot_at.since(self.clock.wall()).min(SLEEP_MAX),
             None => SLEEP_MAX,
         }
@@ -131,62 +141,74 @@ impl Runner {
                 // What was in force stays in force.
                 assigned.from = assigned.from.min(now);
             }
+            // Slots from now on were run already, under a wrong clock, and are run again; none is passed over.
             self.agenda = Agenda::new();
             self.agenda.replace(Arc::new(assignment), now);
         }
         self.latest = now;
     }
 
-    /// Says that slots were passed over, but not for each of them.
-    fn complain(&mut self) {
+    fn start_due(&mut self) {
+        self.follow(self.clock.wall());
+        let is_resting = self.spool.is_resting();
+        if is_resting {
+            self.passing.add(GapCause::NoCollector, self.agenda.pass_over(self.latest), &self.spool);
+        }
+        while !is_resting && self.has_room() {
+            let Some(due) = self.agenda.pop_due(self.latest) else { break };
+            if due.skipped > 0 {
+                tracing::debug!(check.id = %due.check, skipped = due.skipped, "slots passed over");
+                self.passing.add(GapCause::LateSkipped, due.passed(), &self.spool);
+            }
+            let slot_at = due.slot_at;
+            let run = self.running.spawn(run_one(due, Arc::clone(&self.context), Arc::clone(&self.spool)));
+            self.slots_under_way.insert(run.id(), slot_at);
+            // A run may have ended while others were started.
+            while let Some(ended) = self.running.try_join_next_with_id() {
+                self.end(ended);
+            }
+        }
         let now = self.clock.now();
-        if self.passed_over > 0 && now >= self.complains_at {
-            let (slots, bound) = (self.passed_over, self.config.concurrency_max);
-            tracing::warn!(
-                slots,
-                concurrency_max = bound,
-                "slots were passed over: the probe has more to do than it can"
-            );
-            self.passed_over = 0;
-            self.complains_at = now + COMPLAIN_EVERY;
+        self.passing.tell(now, &self.spool);
+        if now >= self.tells_owed_at {
+            self.tells_owed_at = now + OWED_EVERY;
+            self.spool.note_owed(self.oldest_owed());
         }
     }
 
-    fn start_due(&mut self) {
-        self.follow(self.clock.wall());
-        self.complain();
-        while self.has_room() {
-            let Some(due) = self.agenda.pop_due(self.latest) else {
-                return;
-            };
-            if due.skipped > 0 {
-                tracing::debug!(check.id = %due.check, skipped = due.skipped, "slots passed over");
-                self.passed_over = self.passed_over.saturating_add(due.skipped);
+    /// The oldest slot that has come and of which the session knows nothing yet.
+    fn oldest_owed(&self) -> Option<Wall> {
+        let waiting = self.agenda.next_due().filter(|slot_at| *slot_at <= self.latest);
+        let under_way = self.slots_under_way.values().copied();
+        under_way.chain(waiting).chain(self.passing.oldest()).min()
+    }
+
+    fn end(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let run = match ended {
+            Ok((run, ())) => run,
+            Err(error) => {
+                tracing::error!(%error, "the task of a run broke down without a sample");
+                error.id()
             }
-            self.running.spawn(run_one(due, Arc::clone(&self.context), Arc::clone(&self.spool)));
-            // A run may have ended while others were started.
-            while let Some(ended) = self.running.try_join_next() {
-                report(ended);
-            }
-        }
+        };
+        self.slots_under_way.remove(&run);
     }
 
     async fn finish(mut self) {
+        // What had come and waited for room is not run any more.
+        let cause = if self.spool.is_resting() { GapCause::NoCollector } else { GapCause::LateSkipped };
+        self.passing.add(cause, self.agenda.pass_over(self.clock.wall()), &self.spool);
+        self.passing.flush(&self.spool);
         let wait_max = TIMEOUT_MAX + OVERTIME;
         let ended = tokio::time::timeout(wait_max, async {
-            while let Some(ended) = self.running.join_next().await {
-                report(ended);
+            while let Some(ended) = self.running.join_next_with_id().await {
+                self.end(ended);
             }
         });
         if ended.await.is_err() {
             tracing::error!(runs = self.running.len(), "runs did not end at their timeouts; they are cut off");
         }
-    }
-}
-
-fn report(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "the task of a run broke down without a sample");
+        self.spool.note_owed(None);
     }
 }
 

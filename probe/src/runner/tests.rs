@@ -8,6 +8,7 @@ use sonde_proto::codec;
 use sonde_proto::model::address::Policy;
 use sonde_proto::model::assignment::Assigned;
 use sonde_proto::model::check::{CheckKind, KindDraft};
+use sonde_proto::model::gap::{Gap, GapCause};
 use sonde_proto::model::id::{BootId, CheckId, Epoch, Generation, ProbeId};
 use sonde_proto::model::sample::Outcome;
 use sonde_proto::model::time::Rhythm;
@@ -64,34 +65,39 @@ impl Bench {
 }
 
 struct Harvest {
+    gaps: Vec<Gap>,
     samples: Vec<Sample>,
     late_runs: u64,
 }
 
 /// Plays the collector for a moment and takes everything out of the spool.
 fn harvest(spool: &Spool) -> Harvest {
-    let (mut samples, mut late_runs) = (Vec::new(), 0);
+    let (mut samples, mut gaps, mut late_runs) = (Vec::new(), Vec::new(), 0);
+    let mut numbers = codec::DictionaryBuilder::new();
     spool.drive(|session, now, wall| {
         session.handle_connected(now, wall);
         assert!(matches!(session.poll_transmit(now, wall), Some(FromProbe::Hello(_))));
         let (limits, collector_id) = (Limits::default(), "test".to_owned());
-        let welcome = Welcome { epoch: Epoch(1), wall, stored: Vec::new(), limits, collector_id };
+        let (stored, in_doubt) = (Vec::new(), Vec::new());
+        let welcome = Welcome { epoch: Epoch(1), wall, stored, in_doubt, limits, collector_id };
         session.handle_message(FromCollector::Welcome(welcome), now, wall).unwrap();
         let later = now + Duration::from_secs(6);
         session.handle_timeout(later, wall);
         while let Some(message) = session.poll_transmit(later, wall) {
             match message {
-                FromProbe::Batch(batch) => samples.extend(codec::decode(&batch.columns, batch.id.count).unwrap()),
+                FromProbe::Dictionary { first_index, entries } => numbers.extend(first_index, &entries).unwrap(),
+                FromProbe::Batch(batch) => {
+                    samples.extend(codec::decode(&batch.columns, batch.id.count, numbers.dictionary()).unwrap());
+                }
+                FromProbe::Gap(gap) => gaps.push(gap),
                 FromProbe::Heartbeat(heartbeat) => late_runs += heartbeat.late_runs,
-                FromProbe::Hello(_)
-                | FromProbe::Applied(_)
-                | FromProbe::Renew { .. }
-                | FromProbe::Goodbye { .. }
-                | FromProbe::Gap { .. } => panic!("nobody asked for {message:?}"),
+                FromProbe::Hello(_) | FromProbe::Applied(_) | FromProbe::Renew { .. } | FromProbe::Goodbye { .. } => {
+                    panic!("nobody asked for {message:?}")
+                }
             }
         }
     });
-    Harvest { samples, late_runs }
+    Harvest { gaps, samples, late_runs }
 }
 
 fn assigned(number: u128, kind: CheckKind, interval: Duration) -> Assigned {
@@ -217,6 +223,58 @@ async fn no_more_runs_at_once_than_the_bound() {
     let harvest = bench.run_until(3, wait_for(20, &mut events)).await;
     assert!(harvest.samples.len() >= 20);
     assert_eq!(busiest.load(Ordering::SeqCst), 3);
+}
+
+/// Slots of the assignment until `until`, from the first to the last that are accounted for.
+fn assert_closed(harvest: &Harvest, interval: Duration) {
+    let slots: BTreeSet<Wall> = harvest.samples.iter().map(|sample| sample.slot_at).collect();
+    let passed: u64 = harvest.gaps.iter().map(|gap| gap.range.last.0 - gap.range.first.0 + 1).sum();
+    let from = slots.iter().copied().chain(harvest.gaps.iter().map(|gap| gap.slots_from)).min().unwrap();
+    let ends = harvest.gaps.iter().map(|gap| gap.slots_until - Duration::from_micros(1));
+    let until = slots.iter().copied().chain(ends).max().unwrap();
+    let expected = u64::try_from(until.since(from).as_micros() / interval.as_micros()).unwrap() + 1;
+    assert_eq!(slots.len(), harvest.samples.len(), "no slot is run twice");
+    assert_eq!(slots.len() as u64 + passed, expected, "{:?}", harvest.gaps);
+}
+
+#[tokio::test]
+async fn every_slot_is_run_or_reported_as_passed_over() {
+    let bench = Bench::new();
+    let (begun, mut events) = mpsc::channel(64);
+    let addr = slow_http(Duration::from_millis(350), begun, Arc::default()).await;
+    let interval = Duration::from_millis(100);
+    bench.assignments.send_replace(assignment(1, [assigned(1, http_kind(addr), interval)]));
+    let harvest = bench.run_until(1, wait_for(4, &mut events)).await;
+    assert!(!harvest.gaps.is_empty());
+    assert!(harvest.gaps.iter().all(|gap| gap.cause == GapCause::LateSkipped && !gap.is_at_most));
+    assert_closed(&harvest, interval);
+}
+
+#[tokio::test]
+async fn a_resting_probe_measures_nothing_and_reports_what_passes() {
+    let bench = Bench::new();
+    let (listener, addr) = listener().await;
+    let interval = Duration::from_millis(100);
+    bench.assignments.send_replace(assignment(1, [assigned(1, tcp_kind(addr), interval)]));
+    assert!(bench.spool.rest(true));
+    let spool = Arc::clone(&bench.spool);
+    let harvest = bench
+        .run_until(4, async move {
+            // What is generated are gaps only, until it goes on.
+            let reported = async {
+                while spool.drive(|session, _, _| session.generated_through().0) < 5 {
+                    spool.changed().await;
+                }
+            };
+            tokio::time::timeout(LONG, reported).await.unwrap();
+            assert!(spool.rest(false));
+            tokio::time::timeout(LONG, listener.accept()).await.unwrap().unwrap();
+        })
+        .await;
+    let first = harvest.gaps[0];
+    assert_eq!(first.cause, GapCause::NoCollector);
+    assert!(harvest.samples.iter().all(|sample| sample.slot_at >= first.slots_until), "{:?}", harvest.samples);
+    assert_closed(&harvest, interval);
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! One column of numbers in as few bits as its layout needs. Never knows what the numbers mean.
 //!
-//! A column is written in whichever of four layouts is the smallest, so equal columns give equal bits:
+//! A column is written in whichever layout is the smallest, so equal columns give equal bits:
 //! *plain*: one frame of reference (base, step, width) for all, numbers that do not fit it patched behind;
-//! *grouped*: a base and a width of its own for each check, because targets differ far more than runs of one;
-//! *dictionary*: the distinct numbers, then indices; *constant*: one number for all.
+//! *constant*: one number for all; *dictionary*: the distinct numbers, then indices;
+//! *grouped*: a base and a width of its own for each group of rows, such as the rows of a check, because targets differ
+//! far more than runs of one. The caller may offer several ways to group.
 
 use std::collections::BTreeMap;
 
@@ -18,11 +19,15 @@ const _: () = assert!(BATCH_SAMPLES_MAX < 1 << COUNT_BITS);
 /// Bits of a width, 0 to 64.
 const WIDTH_BITS: u32 = 7;
 
-const LAYOUT_BITS: u32 = 2;
+const LAYOUT_BITS: u32 = 3;
 const PLAIN: u64 = 0;
-const GROUPED: u64 = 1;
-const DICTIONARY: u64 = 2;
-const CONSTANT: u64 = 3;
+const DICTIONARY: u64 = 1;
+const CONSTANT: u64 = 2;
+/// The first way of grouping; the next ones follow.
+const GROUPED: u64 = 3;
+/// Most ways of grouping that a caller offers.
+const GROUPINGS_MAX: usize = 2;
+const _: () = assert!(GROUPED + (GROUPINGS_MAX as u64) < 1 << LAYOUT_BITS);
 
 /// More distinct numbers than this never pay as a dictionary.
 const DICTIONARY_LEN_MAX: usize = 64;
@@ -36,8 +41,9 @@ pub(super) struct Groups<'a> {
     pub(super) count: usize,
 }
 
-/// Writes `values`; the reader must know their number and their groups.
-pub(super) fn put(out: &mut BitWriter, values: &[i64], groups: Option<Groups<'_>>) {
+/// Writes `values`; the reader must know their number and the same groupings.
+pub(super) fn put(out: &mut BitWriter, values: &[i64], groupings: &[Groups<'_>]) {
+    debug_assert!(groupings.len() <= GROUPINGS_MAX, "there are layouts for two groupings");
     let Some(first) = values.first() else { return };
     if values.iter().all(|value| value == first) {
         out.put(CONSTANT, LAYOUT_BITS);
@@ -51,9 +57,9 @@ pub(super) fn put(out: &mut BitWriter, values: &[i64], groups: Option<Groups<'_>
             best = candidate;
         }
     };
-    if let Some(groups) = groups {
-        let mut candidate = layout(GROUPED);
-        put_grouped(&mut candidate, values, groups);
+    for (number, groups) in (GROUPED..).zip(groupings) {
+        let mut candidate = layout(number);
+        put_grouped(&mut candidate, values, *groups);
         consider(candidate);
     }
     if let Some(distinct) = distinct(values) {
@@ -71,20 +77,19 @@ fn layout(layout: u64) -> BitWriter {
 }
 
 /// Reads `count` numbers.
-pub(super) fn take(
-    reader: &mut BitReader<'_>,
-    count: usize,
-    groups: Option<Groups<'_>>,
-) -> Result<Vec<i64>, CodecError> {
+pub(super) fn take(reader: &mut BitReader<'_>, count: usize, groupings: &[Groups<'_>]) -> Result<Vec<i64>, CodecError> {
     if count == 0 {
         return Ok(Vec::new());
     }
-    match (reader.take(LAYOUT_BITS)?, groups) {
-        (PLAIN, _) => take_plain(reader, count),
-        (GROUPED, Some(groups)) => take_grouped(reader, groups),
-        (DICTIONARY, _) => take_dictionary(reader, count),
-        (CONSTANT, _) => Ok(vec![unzigzag(reader.take_sized()?); count]),
-        _ => Err(CodecError::Malformed { what: "layout" }),
+    match reader.take(LAYOUT_BITS)? {
+        PLAIN => take_plain(reader, count),
+        DICTIONARY => take_dictionary(reader, count),
+        CONSTANT => Ok(vec![unzigzag(reader.take_sized()?); count]),
+        number => {
+            let grouping = number.checked_sub(GROUPED).and_then(|number| usize::try_from(number).ok());
+            let groups = grouping.and_then(|grouping| groupings.get(grouping));
+            take_grouped(reader, *groups.ok_or(CodecError::Malformed { what: "layout" })?)
+        }
     }
 }
 
@@ -287,7 +292,8 @@ fn low_mask(width: u32) -> u64 {
     if width == 64 { u64::MAX } else { (1 << width) - 1 }
 }
 
-fn gcd(a: u64, b: u64) -> u64 {
+/// Greatest common divisor; of a number and 0, the number.
+pub(super) fn gcd(a: u64, b: u64) -> u64 {
     let (mut a, mut b) = (a, b);
     while b != 0 {
         (a, b) = (b, a % b);

@@ -3,11 +3,21 @@
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::{CodecError, decode, encode};
+use super::{CodecError, Dictionary, DictionaryBuilder};
 use crate::model::error_class::ErrorClass;
 use crate::model::id::{CheckId, Generation};
 use crate::model::sample::{Outcome, Phases, RunKind, Sample};
 use crate::model::time::{DAY_US, Wall};
+
+/// Packs under a dictionary of its own, which begins empty.
+fn encode(samples: &[Sample]) -> Result<(Vec<u8>, Dictionary), CodecError> {
+    let mut numbers = DictionaryBuilder::new();
+    super::encode(samples, &mut numbers).map(|columns| (columns, numbers.dictionary().clone()))
+}
+
+fn decode(columns: &[u8], count: u32, dictionary: &Dictionary) -> Result<Vec<Sample>, CodecError> {
+    super::decode(columns, count, dictionary)
+}
 
 /// SplitMix64: small, seeded, the same on every machine.
 struct Random(u64);
@@ -41,18 +51,12 @@ enum Spread {
     Uniform,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Ids {
-    V4,
-    V7,
-}
-
 /// The first `count` samples of 50 HTTPS checks every 5 s, in the order in which their runs end.
-fn mesh(random: &mut Random, spread: Spread, ids: Ids, count: usize) -> Vec<Sample> {
+fn mesh(random: &mut Random, spread: Spread, count: usize) -> Vec<Sample> {
     const CHECKS: usize = 50;
     const INTERVAL_US: u64 = 5_000_000;
     let day: i64 = 20_779 * DAY_US;
-    let checks: Vec<CheckId> = (0..CHECKS).map(|_| check_id(random, ids)).collect();
+    let checks: Vec<CheckId> = (0..CHECKS).map(|_| check_id(random)).collect();
     let phase_of: Vec<u64> = (0..CHECKS).map(|_| random.below(INTERVAL_US)).collect();
     let bytes: Vec<u64> = (0..CHECKS).map(|_| 500 + random.below(60_000)).collect();
     let shared: Vec<u64> = [22, 35, 70, 24, 120, 30].map(|ms| ms * 1_000).to_vec();
@@ -101,25 +105,17 @@ fn mesh(random: &mut Random, spread: Spread, ids: Ids, count: usize) -> Vec<Samp
     ended.into_iter().map(|(_, sample)| sample).take(count).collect()
 }
 
-fn check_id(random: &mut Random, ids: Ids) -> CheckId {
-    let bits = u128::from(random.next()) << 64 | u128::from(random.next());
-    CheckId(match ids {
-        Ids::V4 => uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid(),
-        // Created within one hour.
-        Ids::V7 => {
-            let tail = bits.to_be_bytes()[..10].try_into().unwrap();
-            uuid::Builder::from_unix_timestamp_millis(1_795_000_000_000 + random.below(3_600_000), &tail).into_uuid()
-        }
-    })
+fn check_id(random: &mut Random) -> CheckId {
+    CheckId(Uuid::from_u64_pair(random.next(), random.next()))
 }
 
-/// Largest number of bytes per sample over five batches.
-fn bytes_per_sample_max(spread: Spread, ids: Ids, count: usize) -> f64 {
+/// Largest number of bytes per sample over five batches, without what a dictionary costs.
+fn bytes_per_sample_max(spread: Spread, count: usize) -> f64 {
     let mut largest = 0;
     for seed in 0..5 {
-        let samples = mesh(&mut Random(seed), spread, ids, count);
-        let columns = encode(&samples).unwrap();
-        assert_eq!(decode(&columns, u32::try_from(count).unwrap()).as_ref(), Ok(&samples), "seed {seed}");
+        let samples = mesh(&mut Random(seed), spread, count);
+        let (columns, numbers) = encode(&samples).unwrap();
+        assert_eq!(decode(&columns, u32::try_from(count).unwrap(), &numbers).as_ref(), Ok(&samples), "seed {seed}");
         largest = largest.max(columns.len());
     }
     f64::from(u32::try_from(largest).unwrap()) / f64::from(u32::try_from(count).unwrap())
@@ -127,32 +123,27 @@ fn bytes_per_sample_max(spread: Spread, ids: Ids, count: usize) -> f64 {
 
 #[test]
 fn samples_take_few_bytes() {
-    // Rounds of 50 checks every 5 s: a batch of 20 names 20 different checks, whose ids alone take 15.3 bytes each.
-    for (count, spread, ids, bytes_max) in [
-        (1_000, Spread::Alike, Ids::V4, 14.0),
-        (1_000, Spread::ByTarget, Ids::V4, 15.5),
-        (1_000, Spread::ByTarget, Ids::V7, 15.5),
-        (1_000, Spread::Uniform, Ids::V4, 18.0),
-        (100, Spread::ByTarget, Ids::V7, 25.5),
-        (20, Spread::Alike, Ids::V4, 35.0),
-        (20, Spread::Alike, Ids::V7, 32.0),
-        (20, Spread::ByTarget, Ids::V7, 35.5),
+    for (count, spread, bytes_max) in [
+        (1_000, Spread::Alike, 13.5),
+        (1_000, Spread::ByTarget, 14.5),
+        (1_000, Spread::Uniform, 17.0),
+        (100, Spread::ByTarget, 16.0),
     ] {
-        let bytes = bytes_per_sample_max(spread, ids, count);
-        println!("{count} samples, {spread:?}, {ids:?}: {bytes:.2} bytes per sample");
-        assert!(bytes <= bytes_max, "{count} samples, {spread:?}, {ids:?}, seeds 0 to 4: {bytes} > {bytes_max}");
+        let bytes = bytes_per_sample_max(spread, count);
+        println!("{count} samples, {spread:?}: {bytes:.2} bytes per sample");
+        assert!(bytes <= bytes_max, "{count} samples, {spread:?}, seeds 0 to 4: {bytes} > {bytes_max}");
     }
 }
 
 #[test]
 fn one_outlier_does_not_widen_its_column() {
-    let mut samples = mesh(&mut Random(3), Spread::Alike, Ids::V7, 1_000);
-    let before = encode(&samples).unwrap().len();
+    let mut samples = mesh(&mut Random(3), Spread::Alike, 1_000);
+    let before = encode(&samples).unwrap().0.len();
     samples[500].phases.ttfb_us = Some(1_900_000);
     samples[500].total_us += 1_800_000;
-    let after = encode(&samples).unwrap();
+    let (after, numbers) = encode(&samples).unwrap();
     assert!(after.len() < before + 100, "{before} to {}", after.len());
-    assert_eq!(decode(&after, 1_000), Ok(samples));
+    assert_eq!(decode(&after, 1_000, &numbers), Ok(samples));
 }
 
 fn sample(bits: u128) -> Sample {
@@ -185,8 +176,9 @@ fn what_cannot_be_a_batch_is_refused() {
 
 #[test]
 fn a_body_must_be_whole_of_this_version_and_of_the_right_count() {
-    let samples = mesh(&mut Random(1), Spread::Alike, Ids::V4, 40);
-    let columns = encode(&samples).unwrap();
+    let samples = mesh(&mut Random(1), Spread::Alike, 40);
+    let (columns, numbers) = encode(&samples).unwrap();
+    let decode = |columns: &[u8], count| decode(columns, count, &numbers);
     assert_eq!(decode(&columns, 39), Err(CodecError::CountMismatch { expected: 39, found: 40 }));
     assert_eq!(decode(&columns, 0), Err(CodecError::Count { count: 0 }));
     assert_eq!(decode(&columns, 1_001), Err(CodecError::Count { count: 1_001 }));
@@ -197,19 +189,61 @@ fn a_body_must_be_whole_of_this_version_and_of_the_right_count() {
     let mut longer = columns.clone();
     longer.push(0);
     assert_eq!(decode(&longer, 40), Err(CodecError::Malformed { what: "end" }));
-    let mut newer = columns;
-    newer[0] = 2;
-    assert_eq!(decode(&newer, 40), Err(CodecError::Version { found: 2 }));
-    assert_eq!(decode(&vec![1; 256 * 1024 + 1], 40), Err(CodecError::TooLarge { bytes: 256 * 1024 + 1 }));
+    let mut older = columns;
+    older[0] = 1;
+    assert_eq!(decode(&older, 40), Err(CodecError::Version { found: 1 }));
+    assert_eq!(decode(&vec![2; 256 * 1024 + 1], 40), Err(CodecError::TooLarge { bytes: 256 * 1024 + 1 }));
+}
+
+#[test]
+fn the_bytes_of_a_batch_follow_from_its_samples_and_the_dictionary_before_it() {
+    let samples = mesh(&mut Random(8), Spread::ByTarget, 400);
+    let mut numbers = DictionaryBuilder::new();
+    let early: Vec<Vec<u8>> = samples.chunks(20).map(|part| super::encode(part, &mut numbers).unwrap()).collect();
+    let late: Vec<Vec<u8>> = samples.chunks(20).map(|part| super::encode(part, &mut numbers).unwrap()).collect();
+    let whole = numbers.dictionary();
+    assert_eq!(whole.len(), 50, "a check has one number for ever");
+    for ((early, late), part) in early.iter().zip(&late).zip(samples.chunks(20)) {
+        for columns in [early, late] {
+            assert_eq!(decode(columns, 20, whole).as_deref(), Ok(part));
+            let needed = super::numbers_needed(columns).unwrap();
+            let mut short = DictionaryBuilder::new();
+            short.extend(0, &whole.part(0, needed)).unwrap();
+            assert_eq!(decode(columns, 20, short.dictionary()).as_deref(), Ok(part));
+            let mut too_short = DictionaryBuilder::new();
+            too_short.extend(0, &whole.part(0, needed - 1)).unwrap();
+            let error = CodecError::UnknownNumber { needed, known: needed - 1 };
+            assert_eq!(decode(columns, 20, too_short.dictionary()), Err(error));
+        }
+    }
+}
+
+#[test]
+fn a_check_that_found_the_dictionary_full_stands_with_its_whole_id() {
+    let mut random = Random(4);
+    let mut numbers = DictionaryBuilder::new();
+    let many: Vec<Sample> = (0..super::DICTIONARY_LEN_MAX as u128).map(sample).collect();
+    for part in many.chunks(1_000) {
+        super::encode(part, &mut numbers).unwrap();
+    }
+    let samples: Vec<Sample> = mesh(&mut random, Spread::ByTarget, 60)
+        .into_iter()
+        .chain([sample(7)])
+        .map(|one| Sample { slot_at: Wall(0), ..one })
+        .collect();
+    let columns = super::encode(&samples, &mut numbers).unwrap();
+    assert_eq!(numbers.dictionary().len(), super::DICTIONARY_LEN_MAX);
+    assert_eq!(super::numbers_needed(&columns), Ok(8));
+    assert_eq!(decode(&columns, 61, numbers.dictionary()), Ok(samples));
 }
 
 #[test]
 fn a_full_batch_of_the_widest_samples_fits() {
     let mut random = Random(5);
     let samples: Vec<Sample> = (0..1_000).map(|_| extreme(&mut random)).collect();
-    let columns = encode(&samples).unwrap();
+    let (columns, numbers) = encode(&samples).unwrap();
     assert!(columns.len() < 128 * 1_000, "{}", columns.len());
-    assert_eq!(decode(&columns, 1_000), Ok(samples));
+    assert_eq!(decode(&columns, 1_000, &numbers), Ok(samples));
 }
 
 fn extreme(random: &mut Random) -> Sample {
@@ -217,7 +251,7 @@ fn extreme(random: &mut Random) -> Sample {
     let error = ErrorClass::ALL[usize::try_from(random.below(u64::try_from(ErrorClass::ALL.len()).unwrap())).unwrap()];
     let failed = random.below(2) == 0;
     Sample {
-        check: check_id(random, Ids::V4),
+        check: check_id(random),
         generation: Generation(random.next()),
         kind: [RunKind::Scheduled, RunKind::Confirm, RunKind::RunNow][usize::try_from(random.below(3)).unwrap()],
         slot_at: Wall(i64::try_from(random.below(DAY_US.cast_unsigned())).unwrap() - DAY_US),
@@ -276,38 +310,54 @@ fn count_of(samples: &[Sample]) -> u32 {
     u32::try_from(samples.len()).unwrap()
 }
 
+/// The dictionary of a probe that has measured these checks before, perhaps quite differently.
+fn any_numbers() -> impl Strategy<Value = DictionaryBuilder> {
+    prop::collection::vec(any_sample(20_000), 0..6).prop_map(|samples| {
+        let mut numbers = DictionaryBuilder::new();
+        for sample in &samples {
+            numbers.number(sample);
+        }
+        numbers
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn samples_come_back_as_they_were(samples in any_batch()) {
-        let columns = encode(&samples).unwrap();
-        prop_assert_eq!(encode(&samples.clone()).unwrap(), columns.clone());
-        prop_assert_eq!(decode(&columns, count_of(&samples)), Ok(samples));
+    fn samples_come_back_as_they_were(samples in any_batch(), numbers in any_numbers()) {
+        let (mut one, mut other) = (numbers.clone(), numbers);
+        let columns = super::encode(&samples, &mut one).unwrap();
+        prop_assert_eq!(super::encode(&samples.clone(), &mut other).unwrap(), columns.clone());
+        prop_assert_eq!(decode(&columns, count_of(&samples), one.dictionary()), Ok(samples));
     }
 
     #[test]
     fn changed_bytes_never_panic_and_what_is_read_can_be_sealed_again(
-        samples in any_batch(), changes in prop::collection::vec((any::<usize>(), any::<u8>()), 1..6), cut in any::<Option<usize>>(),
+        samples in any_batch(), numbers in any_numbers(),
+        changes in prop::collection::vec((any::<usize>(), any::<u8>()), 1..6), cut in any::<Option<usize>>(),
     ) {
-        let mut columns = encode(&samples).unwrap();
+        let mut numbers = numbers;
+        let mut columns = super::encode(&samples, &mut numbers).unwrap();
         for (at, byte) in changes {
             let at = at % columns.len();
             columns[at] = byte;
         }
         columns.truncate(cut.map_or(columns.len(), |cut| cut % columns.len()));
-        if let Ok(read) = decode(&columns, count_of(&samples)) {
-            let again = encode(&read).unwrap();
-            prop_assert_eq!(decode(&again, count_of(&read)), Ok(read));
+        let _ = super::numbers_needed(&columns);
+        if let Ok(read) = decode(&columns, count_of(&samples), numbers.dictionary()) {
+            let again = super::encode(&read, &mut numbers).unwrap();
+            prop_assert_eq!(decode(&again, count_of(&read), numbers.dictionary()), Ok(read));
         }
     }
 
     #[test]
-    fn random_bytes_never_panic(mut columns in prop::collection::vec(any::<u8>(), 2..400), count in 1_u32..=1_000) {
-        // A right version and count lead the reader further in.
-        columns[0] = 1;
-        columns[1] = count.to_le_bytes()[0];
-        let _ = decode(&columns, count);
-        let _ = decode(&columns, u32::from(columns[1]) | (u32::from(columns[2 % columns.len()]) & 3) << 8);
+    fn random_bytes_never_panic(mut columns in prop::collection::vec(any::<u8>(), 4..400), count in 1_u32..=1_000, numbers in any_numbers()) {
+        // A right version, count and dictionary lead the reader further in.
+        columns[0] = 2;
+        let [low, high, ..] = count.to_le_bytes();
+        columns[1] = low;
+        columns[2] = high;
+        let _ = decode(&columns, count, numbers.dictionary());
     }
 }

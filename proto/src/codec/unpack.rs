@@ -1,12 +1,12 @@
 //! Columns into samples: the mirror of `pack`. Bounds first; never panics and never trusts a byte.
 
-use uuid::Uuid;
-
-use super::bits::{BitReader, width_of};
+use super::bits::BitReader;
+use super::checks::Checks;
 use super::column::{self, Groups};
-use super::{CodecError, VERSION, marks};
+use super::dictionary::{Dictionary, Reference};
+use super::{CodecError, VERSION, marks, slots};
 use crate::model::error_class::ErrorClass;
-use crate::model::id::{CheckId, Generation};
+use crate::model::id::Generation;
 use crate::model::sample::{Outcome, Phases, RunKind, Sample};
 use crate::model::time::{DAY_US, Wall};
 
@@ -14,35 +14,55 @@ fn malformed(what: &'static str) -> CodecError {
     CodecError::Malformed { what }
 }
 
-/// Unpacks a body of `expected` samples, 1 to 1,000.
-pub(super) fn unpack(columns: &[u8], expected: u32) -> Result<Vec<Sample>, CodecError> {
-    let mut reader = BitReader::new(columns);
+/// What stands at the begin of a body.
+pub(super) struct Head {
+    /// Number of samples.
+    pub(super) count: usize,
+    /// Entries of the dictionary that are needed.
+    pub(super) known: usize,
+}
+
+/// Reads the begin of a body.
+pub(super) fn head(reader: &mut BitReader<'_>) -> Result<Head, CodecError> {
     let version = u8::try_from(reader.take(8)?).expect("8 bits");
     if version != VERSION {
         return Err(CodecError::Version { found: version });
     }
-    let count = column::take_count(&mut reader)?;
+    let count = column::take_count(reader)?;
+    let known = usize::try_from(reader.take_sized()?).map_err(|_| malformed("dictionary"))?;
+    Ok(Head { count, known })
+}
+
+/// Unpacks a body of `expected` samples, 1 to 1,000.
+pub(super) fn unpack(columns: &[u8], expected: u32, dictionary: &Dictionary) -> Result<Vec<Sample>, CodecError> {
+    let mut reader = BitReader::new(columns);
+    let Head { count, known } = head(&mut reader)?;
     if u32::try_from(count) != Ok(expected) {
         return Err(CodecError::CountMismatch { expected, found: count });
+    }
+    if known > dictionary.len() {
+        return Err(CodecError::UnknownNumber { needed: known, known: dictionary.len() });
     }
     let day_start = column::take_plain(&mut reader, 1)?
         .first()
         .and_then(|day| day.checked_mul(DAY_US).filter(|start| start.checked_add(DAY_US).is_some()))
         .ok_or_else(|| malformed("day"))?;
-    let checks = Checks::take(&mut reader, count)?;
+    let checks = Checks::take(&mut reader, count, dictionary, known)?;
     let verdicts = Verdicts::take(&mut reader, &checks)?;
-    let slots = take_slots(&mut reader, &checks, day_start)?;
-    let lateness = column::take(&mut reader, count, Some(checks.groups()))?;
+    let slots = slots::take(&mut reader, &checks, day_start)?;
+    let lateness = column::take(&mut reader, count, &[checks.groups()])?;
     let phases = take_phases(&mut reader, &checks)?;
-    let outside_phases = column::take(&mut reader, count, Some(checks.groups()))?;
+    let outside_phases = column::take(&mut reader, count, &[checks.groups()])?;
     let status_codes = take_optional(&mut reader, &checks)?;
     let bytes = take_optional(&mut reader, &checks)?;
     reader.finish()?;
     (0..count)
         .map(|row| {
             let total = i64::try_from(phases[row].sum_us()).ok().and_then(|sum| sum.checked_add(outside_phases[row]));
+            let check = checks.of_row[row];
+            let usual = checks.references[check].bytes;
             Ok(Sample {
-                check: checks.ids[checks.of_row[row]],
+                check: checks.ids[check],
                 generation: verdicts.generations[row],
                 kind: verdicts.kinds[row],
                 slot_at: slots[row],
@@ -52,65 +72,8 @@ pub(super) fn unpack(columns: &[u8], expected: u32) -> Result<Vec<Sample>, Codec
                 phases: phases[row],
                 total_us: total.and_then(|total| u32::try_from(total).ok()).ok_or_else(|| malformed("total"))?,
                 status_code: narrow(status_codes[row], "status code")?,
-                bytes: bytes[row].map(i64::cast_unsigned),
+                bytes: bytes[row].map(|distance| usual.wrapping_add(distance.cast_unsigned())),
             })
-        })
-        .collect()
-}
-
-/// The dictionary of checks, in the order of their first rows.
-struct Checks {
-    ids: Vec<CheckId>,
-    of_row: Vec<usize>,
-    is_new: Vec<bool>,
-}
-
-impl Checks {
-    fn take(reader: &mut BitReader<'_>, count: usize) -> Result<Self, CodecError> {
-        let is_new = marks::take(reader, count)?;
-        let mut of_row = Vec::with_capacity(count);
-        let mut seen = 0_usize;
-        for new in &is_new {
-            if *new {
-                of_row.push(seen);
-                seen += 1;
-                continue;
-            }
-            let highest = seen.checked_sub(1).and_then(|highest| u64::try_from(highest).ok());
-            let width = width_of(highest.ok_or_else(|| malformed("check"))?);
-            let index = usize::try_from(reader.take(width)?).map_err(|_| malformed("check"))?;
-            if index >= seen {
-                return Err(malformed("check"));
-            }
-            of_row.push(index);
-        }
-        Ok(Self { ids: take_ids(reader, seen)?, of_row, is_new })
-    }
-
-    fn groups(&self) -> Groups<'_> {
-        Groups { of_row: &self.of_row, count: self.ids.len() }
-    }
-
-    /// The checks of those rows that are marked.
-    fn of_marked(&self, marks: &[bool]) -> Vec<usize> {
-        self.of_row.iter().zip(marks).filter(|(_, mark)| **mark).map(|(check, _)| *check).collect()
-    }
-}
-
-fn take_ids(reader: &mut BitReader<'_>, count: usize) -> Result<Vec<CheckId>, CodecError> {
-    let high = column::take(reader, count, None)?;
-    let versions = column::take(reader, count, None)?;
-    let variants = column::take(reader, count, None)?;
-    let part = |value: i64, bits: u32| {
-        let value = value.cast_unsigned();
-        if value >> bits == 0 { Ok(u128::from(value)) } else { Err(malformed("check id")) }
-    };
-    (0..count)
-        .map(|index| {
-            let middle = u128::from(reader.take(12)?);
-            let low = u128::from(reader.take(62)?);
-            let high = part(high[index], 48)? << 80 | part(versions[index], 4)? << 76;
-            Ok(CheckId(Uuid::from_u128(high | middle << 64 | part(variants[index], 2)? << 62 | low)))
         })
         .collect()
 }
@@ -126,10 +89,10 @@ struct Verdicts {
 impl Verdicts {
     fn take(reader: &mut BitReader<'_>, checks: &Checks) -> Result<Self, CodecError> {
         let count = checks.of_row.len();
-        let generations = column::take(reader, count, Some(checks.groups()))?;
-        let kinds = column::take(reader, count, None)?.into_iter().map(kind).collect::<Result<_, _>>()?;
+        let generations = column::take(reader, count, &[checks.groups()])?;
+        let kinds = column::take(reader, count, &[])?.into_iter().map(kind).collect::<Result<_, _>>()?;
         let outcomes: Vec<Outcome> =
-            column::take(reader, count, Some(checks.groups()))?.into_iter().map(outcome).collect::<Result<_, _>>()?;
+            column::take(reader, count, &[checks.groups()])?.into_iter().map(outcome).collect::<Result<_, _>>()?;
         let failed: Vec<bool> = outcomes.iter().map(|outcome| *outcome == Outcome::Failed).collect();
         let errors = take_marked(reader, checks, &failed)?
             .into_iter()
@@ -162,33 +125,12 @@ fn error(code: i64) -> Result<ErrorClass, CodecError> {
     u16::try_from(code).ok().and_then(ErrorClass::from_code).ok_or_else(|| malformed("error class"))
 }
 
-fn take_slots(reader: &mut BitReader<'_>, checks: &Checks, day_start: i64) -> Result<Vec<Wall>, CodecError> {
-    let first = reader.take_sized()?.cast_signed();
-    let mut starts = column::take(reader, checks.ids.len() - 1, None)?.into_iter();
-    let old: Vec<bool> = checks.is_new.iter().map(|new| !new).collect();
-    let steps = take_marked(reader, checks, &old)?;
-    let mut last_of_check = vec![0_i64; checks.ids.len()];
-    let mut last_first = None::<i64>;
-    let mut slots = Vec::with_capacity(checks.of_row.len());
-    for (check, step) in checks.of_row.iter().zip(steps) {
-        let offset = match (step, last_first) {
-            (Some(step), _) => last_of_check[*check].checked_add(step),
-            (None, None) => Some(first),
-            (None, Some(last)) => starts.next().and_then(|start| last.checked_add(start)),
-        };
-        let offset = offset.filter(|offset| (0..DAY_US).contains(offset)).ok_or_else(|| malformed("slot"))?;
-        if step.is_none() {
-            last_first = Some(offset);
-        }
-        last_of_check[*check] = offset;
-        slots.push(Wall(day_start + offset));
-    }
-    Ok(slots)
-}
+/// Gives one of the phases of a sample.
+type PhaseOf = fn(&mut Phases) -> &mut Option<u32>;
 
 fn take_phases(reader: &mut BitReader<'_>, checks: &Checks) -> Result<Vec<Phases>, CodecError> {
     let mut phases = vec![Phases::default(); checks.of_row.len()];
-    let slots: [fn(&mut Phases) -> &mut Option<u32>; 6] = [
+    let phase_of: [PhaseOf; 6] = [
         |phases| &mut phases.dns_us,
         |phases| &mut phases.connect_us,
         |phases| &mut phases.tls_us,
@@ -196,12 +138,29 @@ fn take_phases(reader: &mut BitReader<'_>, checks: &Checks) -> Result<Vec<Phases
         |phases| &mut phases.ttfb_us,
         |phases| &mut phases.transfer_us,
     ];
-    for slot in slots {
-        for (value, phases) in take_optional(reader, checks)?.into_iter().zip(&mut phases) {
-            *slot(phases) = narrow(value, "phase")?;
+    for (phase, phase_of) in phase_of.into_iter().enumerate() {
+        let usual = |reference: &Reference| reference.phases_us[phase];
+        let marks = marks::take(reader, checks.of_row.len())?;
+        let of_row = of_marked(checks, &marks);
+        let classes = checks.classes(usual);
+        let class_of_row = classes.of_rows(&of_row);
+        let by_check = Groups { of_row: &of_row, count: checks.ids.len() };
+        let by_class = Groups { of_row: &class_of_row, count: classes.count };
+        let mut values = column::take(reader, of_row.len(), &[by_check, by_class])?.into_iter().zip(&of_row);
+        for (row, _) in marks.iter().enumerate().filter(|(_, mark)| **mark) {
+            let value = values.next().and_then(|(distance, check)| {
+                let usual = i64::from(usual(&checks.references[*check]));
+                u32::try_from(distance.checked_add(usual)?).ok()
+            });
+            *phase_of(&mut phases[row]) = Some(value.ok_or_else(|| malformed("phase"))?);
         }
     }
     Ok(phases)
+}
+
+/// The checks of those rows that are marked.
+fn of_marked(checks: &Checks, marks: &[bool]) -> Vec<usize> {
+    checks.of_row.iter().zip(marks).filter(|(_, mark)| **mark).map(|(check, _)| *check).collect()
 }
 
 /// Reads marks, then the values of the marked rows.
@@ -212,9 +171,9 @@ fn take_optional(reader: &mut BitReader<'_>, checks: &Checks) -> Result<Vec<Opti
 
 /// Reads the values of the marked rows.
 fn take_marked(reader: &mut BitReader<'_>, checks: &Checks, marks: &[bool]) -> Result<Vec<Option<i64>>, CodecError> {
-    let of_row = checks.of_marked(marks);
+    let of_row = of_marked(checks, marks);
     let groups = Groups { of_row: &of_row, count: checks.ids.len() };
-    let mut values = column::take(reader, of_row.len(), Some(groups))?.into_iter();
+    let mut values = column::take(reader, of_row.len(), &[groups])?.into_iter();
     Ok(marks.iter().map(|mark| if *mark { values.next() } else { None }).collect())
 }
 

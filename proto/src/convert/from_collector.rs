@@ -7,11 +7,11 @@ use super::bounds::{
     REASON_BYTES_MAX, TEXT_BYTES_MAX, WORD_BYTES_MAX, at, blob, clip, id_bytes, len, range, ranges, required, text,
     wall, wire_range, wire_ranges, within, within_u32,
 };
-use super::from_probe::{BUNDLE_VERSION_MAX, UNACKED_RANGES_MAX};
+use super::from_probe::BUNDLE_VERSION_MAX;
 use crate::model::InvalidField;
 use crate::model::id::{BootId, Epoch};
 use crate::model::sample::BATCH_SAMPLES_MAX;
-use crate::session::{FromCollector, Limits, RenewAnswer, Welcome};
+use crate::session::{FromCollector, Limits, RenewAnswer, UNACKED_RANGES_MAX, Welcome};
 use crate::wire;
 use crate::wire::collector_message::Body;
 
@@ -42,13 +42,14 @@ impl From<FromCollector> for wire::CollectorMessage {
                 code: clip(code, WORD_BYTES_MAX),
                 detail: clip(detail, TEXT_BYTES_MAX),
             }),
+            FromCollector::Release => Body::Release(wire::Release {}),
         };
         Self { body: Some(body) }
     }
 }
 
 fn wire_welcome(welcome: Welcome) -> wire::Welcome {
-    let Welcome { epoch, wall, stored, limits, collector_id } = welcome;
+    let Welcome { epoch, wall, stored, in_doubt, limits, collector_id } = welcome;
     let Limits { batch_samples_max, batch_age_max, batches_in_flight_max } = limits;
     wire::Welcome {
         epoch: epoch.0,
@@ -60,6 +61,7 @@ fn wire_welcome(welcome: Welcome) -> wire::Welcome {
             batches_in_flight_max,
         }),
         collector_id: clip(collector_id, WORD_BYTES_MAX),
+        in_doubt: wire_ranges(in_doubt),
     }
 }
 
@@ -85,16 +87,18 @@ impl TryFrom<wire::CollectorMessage> for FromCollector {
                 code: text("refusal.code", message.code, WORD_BYTES_MAX)?,
                 detail: text("refusal.detail", message.detail, TEXT_BYTES_MAX)?,
             }),
+            Body::Release(wire::Release {}) => Ok(Self::Release),
         }
     }
 }
 
 fn welcome(message: wire::Welcome) -> Result<Welcome, InvalidField> {
-    let wire::Welcome { epoch, wall_us, stored, limits, collector_id } = message;
+    let wire::Welcome { epoch, wall_us, stored, limits, collector_id, in_doubt } = message;
     Ok(Welcome {
         epoch: Epoch(epoch),
         wall: wall("welcome.wall_us", wall_us)?,
         stored: ranges("welcome.stored", stored, UNACKED_RANGES_MAX)?,
+        in_doubt: ranges("welcome.in_doubt", in_doubt, UNACKED_RANGES_MAX)?,
         limits: self::limits(required("welcome.limits", limits)?)?,
         collector_id: text("welcome.collector_id", collector_id, WORD_BYTES_MAX)?,
     })

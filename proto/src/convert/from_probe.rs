@@ -1,27 +1,31 @@
 //! What a probe says: `session::FromProbe` to and from `wire::ProbeMessage`.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::bounds::{
     REASON_BYTES_MAX, WORD_BYTES_MAX, at, blob, clip, id_bytes, len, range, ranges, required, text, wall, wire_range,
-    wire_ranges, within, within_u32,
+    wire_ranges, within,
 };
-use crate::codec::COLUMNS_BYTES_MAX;
+use crate::codec::{COLUMNS_BYTES_MAX, DICTIONARY_LEN_MAX, DICTIONARY_MESSAGE_LEN_MAX, DictionaryEntry, Reference};
 use crate::model::InvalidField;
 use crate::model::check::Protocol;
-use crate::model::id::{BootId, Generation, ProbeId, Seq};
-use crate::model::sample::{BATCH_SAMPLES_MAX, BatchId};
-use crate::session::{FromProbe, Hello, ProbeHeartbeat, SealedBatch};
+use crate::model::gap::{Gap, GapCause};
+use crate::model::id::{BootId, CheckId, Generation, ProbeId, Seq};
+use crate::model::sample::BatchId;
+use crate::model::time::Wall;
+use crate::session::{FromProbe, Hello, ProbeHeartbeat, SealedBatch, UNACKED_RANGES_MAX};
 use crate::wire;
 use crate::wire::probe_message::Body;
 
-/// Most ranges in the `unacked` of a Hello: what 64 MiB of spool can hold in batches of 16 KiB.
-pub const UNACKED_RANGES_MAX: usize = 4_096;
 /// Largest certificate request in bytes.
 pub const CSR_BYTES_MAX: usize = 8 * 1024;
+/// Largest sample number: what a database's signed integer holds.
+const SEQ_MAX: u64 = i64::MAX.cast_unsigned();
+/// The causes that a probe knows of itself.
+const REPORTED_CAUSES: [GapCause; 4] =
+    [GapCause::Overflow, GapCause::LateSkipped, GapCause::NoCollector, GapCause::Unassigned];
 /// Most capabilities in a Hello.
 const CAPABILITIES_MAX: usize = 32;
 /// Longest capability in bytes.
@@ -34,25 +38,37 @@ impl From<FromProbe> for wire::ProbeMessage {
         let body = match message {
             FromProbe::Hello(hello) => Body::Hello(wire_hello(hello)),
             FromProbe::Batch(SealedBatch { id, columns }) => Body::Batch(wire::Batch {
-                boot: id_bytes(id.boot.0),
+                // A batch of another boot could not be sent on this stream.
+                boot: Vec::new(),
                 first_seq: id.first_seq.0,
                 count: id.count,
                 // Shares the sealed bytes: however often a batch is resent, they are not copied here.
                 columns: Bytes::from_owner(columns),
             }),
-            FromProbe::Heartbeat(ProbeHeartbeat { wall, generated_through, backlog_samples, late_runs }) => {
-                Body::Heartbeat(wire::ProbeHeartbeat {
-                    wall_us: wall.0,
-                    generated_through: generated_through.0,
-                    backlog_samples,
-                    late_runs,
-                })
-            }
+            FromProbe::Heartbeat(beat) => Body::Heartbeat(wire::ProbeHeartbeat {
+                wall_us: beat.wall.0,
+                generated_through: beat.generated_through.0,
+                backlog_samples: beat.backlog_samples,
+                late_runs: beat.late_runs,
+                oldest_unacked_slot_us: beat.oldest_unacked_slot.map(|slot| slot.0),
+                unacked_from: beat.unacked_from.0,
+            }),
             FromProbe::Applied(generation) => Body::Applied(wire::AssignmentApplied { generation: generation.0 }),
             FromProbe::Renew { csr_der } => Body::Renew(wire::RenewRequest { csr_der }),
             FromProbe::Goodbye { reason } => Body::Goodbye(wire::Goodbye { reason: clip(reason, REASON_BYTES_MAX) }),
-            FromProbe::Gap { boot, range } => {
-                Body::Gap(wire::GapReport { boot: id_bytes(boot.0), range: Some(wire_range(range)) })
+            FromProbe::Gap(Gap { boot, range, cause, slots_from, slots_until, is_at_most }) => {
+                Body::Gap(wire::GapReport {
+                    boot: id_bytes(boot.0),
+                    range: Some(wire_range(range)),
+                    cause: cause.name().to_owned(),
+                    slots_from_us: slots_from.0,
+                    slots_until_us: slots_until.0,
+                    is_at_most,
+                })
+            }
+            FromProbe::Dictionary { first_index, entries } => {
+                let entries = entries.into_iter().map(wire_entry).collect();
+                Body::Dictionary(wire::Dictionary { first_index, entries })
             }
         };
         Self { body: Some(body) }
@@ -60,7 +76,8 @@ impl From<FromProbe> for wire::ProbeMessage {
 }
 
 fn wire_hello(hello: Hello) -> wire::Hello {
-    let Hello { probe, boot, version, capabilities, unacked, wall, generation, bundle_version } = hello;
+    let Hello { probe, boot, version, capabilities, unacked, wall, generation, bundle_version, generated_through } =
+        hello;
     wire::Hello {
         probe_id: id_bytes(probe.0),
         boot: id_bytes(boot.0),
@@ -70,7 +87,14 @@ fn wire_hello(hello: Hello) -> wire::Hello {
         wall_us: wall.0,
         generation: generation.0,
         bundle_version,
+        generated_through: generated_through.0,
     }
+}
+
+fn wire_entry(entry: DictionaryEntry) -> wire::DictionaryEntry {
+    let Reference { slot_at, phases_us, bytes } = entry.reference;
+    let phases_us = if phases_us == [0; 6] { Vec::new() } else { phases_us.to_vec() };
+    wire::DictionaryEntry { check_id: id_bytes(entry.check.0), slot_at_us: slot_at.0, phases_us, bytes }
 }
 
 impl TryFrom<wire::ProbeMessage> for FromProbe {
@@ -80,12 +104,7 @@ impl TryFrom<wire::ProbeMessage> for FromProbe {
         match required("body", message.body)? {
             Body::Hello(message) => hello(message).map(Self::Hello),
             Body::Batch(message) => batch(message).map(Self::Batch),
-            Body::Heartbeat(message) => {
-                let wire::ProbeHeartbeat { wall_us, generated_through, backlog_samples, late_runs } = message;
-                let wall = wall("heartbeat.wall_us", wall_us)?;
-                let generated_through = Seq(generated_through);
-                Ok(Self::Heartbeat(ProbeHeartbeat { wall, generated_through, backlog_samples, late_runs }))
-            }
+            Body::Heartbeat(message) => heartbeat(&message).map(Self::Heartbeat),
             Body::Applied(wire::AssignmentApplied { generation }) => Ok(Self::Applied(Generation(generation))),
             Body::Renew(wire::RenewRequest { csr_der }) => {
                 Ok(Self::Renew { csr_der: blob("renew.csr_der", csr_der, CSR_BYTES_MAX)? })
@@ -93,16 +112,24 @@ impl TryFrom<wire::ProbeMessage> for FromProbe {
             Body::Goodbye(wire::Goodbye { reason }) => {
                 Ok(Self::Goodbye { reason: text("goodbye.reason", reason, REASON_BYTES_MAX)? })
             }
-            Body::Gap(message) => Ok(Self::Gap {
-                boot: BootId::from_slice(&message.boot).map_err(at("gap.boot"))?,
-                range: range("gap.range", required("gap.range", message.range)?)?,
-            }),
+            Body::Gap(message) => gap(&message).map(Self::Gap),
+            Body::Dictionary(message) => dictionary(message),
         }
     }
 }
 
 fn hello(message: wire::Hello) -> Result<Hello, InvalidField> {
-    let wire::Hello { probe_id, boot, version, capabilities, unacked, wall_us, generation, bundle_version } = message;
+    let wire::Hello {
+        probe_id,
+        boot,
+        version,
+        capabilities,
+        unacked,
+        wall_us,
+        generation,
+        bundle_version,
+        generated_through,
+    } = message;
     Ok(Hello {
         probe: ProbeId::from_slice(&probe_id).map_err(at("hello.probe_id"))?,
         boot: BootId::from_slice(&boot).map_err(at("hello.boot"))?,
@@ -112,6 +139,7 @@ fn hello(message: wire::Hello) -> Result<Hello, InvalidField> {
         wall: wall("hello.wall_us", wall_us)?,
         generation: Generation(generation),
         bundle_version: within("hello.bundle_version", bundle_version, 0..=BUNDLE_VERSION_MAX)?,
+        generated_through: seq("hello.generated_through", generated_through)?,
     })
 }
 
@@ -126,12 +154,72 @@ fn capabilities(words: &[String]) -> Result<BTreeSet<Protocol>, InvalidField> {
     Ok(words.iter().filter_map(|word| word.parse().ok()).collect())
 }
 
+/// A number that a database's signed integer holds.
+fn seq(field: &str, number: u64) -> Result<Seq, InvalidField> {
+    within(field, number, 0..=SEQ_MAX).map(Seq)
+}
+
+fn heartbeat(message: &wire::ProbeHeartbeat) -> Result<ProbeHeartbeat, InvalidField> {
+    let oldest = message.oldest_unacked_slot_us;
+    let generated_through = seq("heartbeat.generated_through", message.generated_through)?;
+    Ok(ProbeHeartbeat {
+        wall: wall("heartbeat.wall_us", message.wall_us)?,
+        generated_through,
+        backlog_samples: message.backlog_samples,
+        late_runs: message.late_runs,
+        oldest_unacked_slot: oldest.map(|slot| wall("heartbeat.oldest_unacked_slot_us", slot)).transpose()?,
+        unacked_from: within("heartbeat.unacked_from", message.unacked_from, 1..=generated_through.0 + 1).map(Seq)?,
+    })
+}
+
+/// Count and numbers are passed on as they came: the session has a refusal of its own for each that is impossible.
 fn batch(message: wire::Batch) -> Result<SealedBatch, InvalidField> {
     let wire::Batch { boot, first_seq, count, columns } = message;
-    let boot = BootId::from_slice(&boot).map_err(at("batch.boot"))?;
-    let count = within_u32("batch.count", count, 1..=BATCH_SAMPLES_MAX)?;
-    let first_seq = within("batch.first_seq", first_seq, 1..=u64::MAX - u64::from(BATCH_SAMPLES_MAX))?;
-    len("batch.columns", columns.len(), 1..=COLUMNS_BYTES_MAX, "bytes")?;
+    let boot = match boot.as_slice() {
+        [] => BootId::OF_STREAM,
+        bytes => BootId::from_slice(bytes).map_err(at("batch.boot"))?,
+    };
+    len("batch.columns", columns.len(), 0..=COLUMNS_BYTES_MAX, "bytes")?;
     let id = BatchId { boot, first_seq: Seq(first_seq), count };
-    Ok(SealedBatch { id, columns: Arc::from(columns.as_ref()) })
+    Ok(SealedBatch { id, columns: columns.as_ref().into() })
+}
+
+fn gap(message: &wire::GapReport) -> Result<Gap, InvalidField> {
+    let cause = GapCause::parse(&message.cause).filter(|cause| REPORTED_CAUSES.contains(cause));
+    let gap = Gap {
+        boot: BootId::from_slice(&message.boot).map_err(at("gap.boot"))?,
+        range: range("gap.range", required("gap.range", message.range)?)?,
+        cause: cause.ok_or_else(|| {
+            InvalidField::new("gap.cause", "is none of overflow, late_skipped, no_collector, unassigned")
+        })?,
+        slots_from: wall("gap.slots_from_us", message.slots_from_us)?,
+        slots_until: wall("gap.slots_until_us", message.slots_until_us)?,
+        is_at_most: message.is_at_most,
+    };
+    seq("gap.range", gap.range.last.0)?;
+    if gap.slots_until <= gap.slots_from {
+        return Err(InvalidField::new("gap.slots_until_us", "is not after `slots_from_us`"));
+    }
+    Ok(gap)
+}
+
+fn dictionary(message: wire::Dictionary) -> Result<FromProbe, InvalidField> {
+    const FIELD: &str = "dictionary.entries";
+    let wire::Dictionary { first_index, entries } = message;
+    len(FIELD, entries.len(), 1..=DICTIONARY_MESSAGE_LEN_MAX, "entries")?;
+    let last = u64::try_from(DICTIONARY_LEN_MAX - 1).unwrap_or(u64::MAX);
+    within("dictionary.first_index", first_index.into(), 0..=last)?;
+    let entry = |entry: wire::DictionaryEntry| {
+        let phases_us = match entry.phases_us.as_slice() {
+            [] => [0; 6],
+            phases => <[u32; 6]>::try_from(phases)
+                .map_err(|_| InvalidField::new("dictionary.entries.phases_us", "must have six values, or none"))?,
+        };
+        Ok(DictionaryEntry {
+            check: CheckId::from_slice(&entry.check_id).map_err(at("dictionary.entries.check_id"))?,
+            reference: Reference { slot_at: Wall(entry.slot_at_us), phases_us, bytes: entry.bytes },
+        })
+    };
+    let entries = entries.into_iter().map(entry).collect::<Result<_, InvalidField>>()?;
+    Ok(FromProbe::Dictionary { first_index, entries })
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -12,10 +11,12 @@ use uuid::Uuid;
 use super::{
     check_definition, check_from_json, check_spec, check_to_json, join_string_decode, join_string_encode, sample_row,
 };
+use crate::codec::{DictionaryEntry, Reference};
 use crate::model::InvalidField;
 use crate::model::assignment::{Assigned, Assignment, AssignmentUpdate};
 use crate::model::check::{CheckDraft, CheckKind, CheckSpec, KindDraft, Protocol};
 use crate::model::error_class::ErrorClass;
+use crate::model::gap::{Gap, GapCause};
 use crate::model::id::{BootId, CheckId, Epoch, Generation, ProbeId, RegionId, Seq};
 use crate::model::sample::{BatchId, Outcome, Phases, RunKind, Sample, SeqRange, StoredSample};
 use crate::model::time::{Rhythm, Wall};
@@ -23,6 +24,7 @@ use crate::session::{FromCollector, FromProbe, Hello, Limits, ProbeHeartbeat, Re
 use crate::wire::{self, collector_message, probe_message};
 
 mod refusals;
+mod sizes;
 
 /// Sends a message through its bytes, as the stream does.
 fn carried<M: Message + Default>(message: &M) -> M {
@@ -53,11 +55,35 @@ fn blob() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 1..200)
 }
 
+fn gap() -> impl Strategy<Value = FromProbe> {
+    let causes = prop::sample::select(vec![GapCause::Overflow, GapCause::LateSkipped, GapCause::NoCollector]);
+    (uuid(), 1_u64..1 << 40, 0_u64..1 << 40, causes, wall(), 1_u64..9_000_000, any::<bool>()).prop_map(
+        |(boot, first, more, cause, slots_from, length_us, is_at_most)| {
+            let (slots_from, slots_until) =
+                (Wall(slots_from.0 / 2), Wall(slots_from.0 / 2) + Duration::from_micros(length_us));
+            let range = SeqRange { first: Seq(first), last: Seq(first + more) };
+            FromProbe::Gap(Gap { boot: BootId(boot), range, cause, slots_from, slots_until, is_at_most })
+        },
+    )
+}
+
+fn dictionary() -> impl Strategy<Value = FromProbe> {
+    let phases = prop_oneof![Just([0; 6]), any::<[u32; 6]>()];
+    let entry = (uuid(), any::<i64>(), phases, any::<u64>()).prop_map(|(check, slot_at, phases_us, bytes)| {
+        let reference = Reference { slot_at: Wall(slot_at), phases_us, bytes };
+        DictionaryEntry { check: CheckId(check), reference }
+    });
+    (0_u32..65_536, prop::collection::vec(entry, 1..20))
+        .prop_map(|(first_index, entries)| FromProbe::Dictionary { first_index, entries })
+}
+
 fn from_probe() -> impl Strategy<Value = FromProbe> {
     let capabilities = prop::sample::subsequence(Protocol::ALL.to_vec(), 0..=5);
     let hello = (uuid(), uuid(), ".{0,16}", capabilities, ranges(), wall(), any::<u64>(), 0..=i64::MAX.cast_unsigned());
+    let hello = (hello, 0..=i64::MAX.cast_unsigned());
     prop_oneof![
-        hello.prop_map(|(probe, boot, version, capabilities, unacked, wall, generation, bundle_version)| {
+        hello.prop_map(|(hello, through)| {
+            let (probe, boot, version, capabilities, unacked, wall, generation, bundle_version) = hello;
             FromProbe::Hello(Hello {
                 probe: ProbeId(probe),
                 boot: BootId(boot),
@@ -67,19 +93,32 @@ fn from_probe() -> impl Strategy<Value = FromProbe> {
                 wall,
                 generation: Generation(generation),
                 bundle_version,
+                generated_through: Seq(through),
             })
         }),
-        (uuid(), 1_u64..u64::MAX - 1_000, 1_u32..=1_000, blob()).prop_map(|(boot, first_seq, count, columns)| {
-            let id = BatchId { boot: BootId(boot), first_seq: Seq(first_seq), count };
-            FromProbe::Batch(SealedBatch { id, columns: Arc::from(columns) })
+        (any::<u64>(), any::<u32>(), blob()).prop_map(|(first_seq, count, columns)| {
+            let id = BatchId { boot: BootId::OF_STREAM, first_seq: Seq(first_seq), count };
+            FromProbe::Batch(SealedBatch { id, columns: columns.into() })
         }),
-        (wall(), any::<(u64, u64, u64)>()).prop_map(|(wall, (through, backlog_samples, late_runs))| {
-            FromProbe::Heartbeat(ProbeHeartbeat { wall, generated_through: Seq(through), backlog_samples, late_runs })
-        }),
+        (wall(), 0..=i64::MAX.cast_unsigned(), any::<(u64, u64, u64)>(), prop::option::of(wall())).prop_map(
+            |(wall, through, (backlog_samples, late_runs, from), oldest_unacked_slot)| {
+                let (generated_through, unacked_from) = (Seq(through), Seq(1 + from % (through + 1)));
+                let beat = ProbeHeartbeat {
+                    wall,
+                    generated_through,
+                    backlog_samples,
+                    late_runs,
+                    oldest_unacked_slot,
+                    unacked_from,
+                };
+                FromProbe::Heartbeat(beat)
+            }
+        ),
         any::<u64>().prop_map(|generation| FromProbe::Applied(Generation(generation))),
         blob().prop_map(|csr_der| FromProbe::Renew { csr_der }),
         ".{0,50}".prop_map(|reason| FromProbe::Goodbye { reason }),
-        (uuid(), range()).prop_map(|(boot, range)| FromProbe::Gap { boot: BootId(boot), range }),
+        gap(),
+        dictionary(),
     ]
 }
 
@@ -160,14 +199,15 @@ fn from_collector() -> impl Strategy<Value = FromCollector> {
     });
     let certificates = || prop::collection::vec(blob(), 1..4);
     prop_oneof![
-        (any::<u64>(), wall(), ranges(), limits, "[a-z0-9-]{1,20}").prop_map(
-            |(epoch, wall, stored, limits, collector_id)| {
-                FromCollector::Welcome(Welcome { epoch: Epoch(epoch), wall, stored, limits, collector_id })
+        (any::<u64>(), wall(), ranges(), ranges(), limits, "[a-z0-9-]{1,20}").prop_map(
+            |(epoch, wall, stored, in_doubt, limits, collector_id)| {
+                FromCollector::Welcome(Welcome { epoch: Epoch(epoch), wall, stored, in_doubt, limits, collector_id })
             }
         ),
         update().prop_map(FromCollector::Assignment),
         (uuid(), ranges()).prop_map(|(boot, ranges)| FromCollector::Ack { boot: BootId(boot), ranges }),
         wall().prop_map(|wall| FromCollector::Heartbeat { wall }),
+        Just(FromCollector::Release),
         (certificates(), certificates(), 0..=i64::MAX.cast_unsigned(), any::<bool>()).prop_map(
             |(chain_der, ca_der, bundle_version, granted)| {
                 let refused = if granted { String::new() } else { "the key is too short".to_owned() };

@@ -63,6 +63,11 @@ uuid_id!(
     BootId,
     "boot"
 );
+impl BootId {
+    /// Stands for the boot of the stream that a message came on; no process has it.
+    pub const OF_STREAM: Self = Self(Uuid::nil());
+}
+
 uuid_id!(
     /// An API key (not its secret).
     KeyId,

@@ -4,6 +4,7 @@ pub mod address;
 pub mod assignment;
 pub mod check;
 pub mod error_class;
+pub mod gap;
 pub mod id;
 pub mod sample;
 pub mod time;

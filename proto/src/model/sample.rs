@@ -119,9 +119,12 @@ pub struct SeqRange {
 }
 
 impl BatchId {
-    /// The numbers in the batch.
+    /// The numbers in the batch. Of an impossible name, without samples or beyond the end of counting, the numbers that
+    /// come nearest.
     pub fn range(&self) -> SeqRange {
-        SeqRange { first: self.first_seq, last: Seq(self.first_seq.0 + u64::from(self.count) - 1) }
+        let first = self.first_seq.0.max(1);
+        let last = first.saturating_add(u64::from(self.count.max(1)) - 1);
+        SeqRange { first: Seq(first), last: Seq(last) }
     }
 }
 

@@ -3,25 +3,26 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::message::{Limits, SealedBatch};
+use super::UNACKED_RANGES_MAX;
+use super::gap_list::{GAPS_MAX, GapList, note_lost};
+use super::message::Limits;
 use super::ranges::RangeSet;
-use crate::codec;
+use super::sealed::SealedBatch;
+use crate::codec::{self, DictionaryBuilder, DictionaryEntry};
+use crate::model::gap::{Gap, GapCause};
 use crate::model::id::{BootId, Seq};
 use crate::model::sample::{BatchId, Sample, SeqRange};
-use crate::model::time::Mono;
+use crate::model::time::{Mono, Wall};
 
 /// Partitions that may be open at once. Two around midnight UTC; more only while the wall clock is being stepped.
 const OPEN_DAYS_MAX: usize = 4;
 
-/// Disjoint gaps that wait for an ack. Beyond it the two oldest are reported as one that also covers what lies
-/// between them: a sequence gap may say "at most", memory may not grow.
-const GAPS_MAX: usize = 1_024;
-
-/// Ranges in a Hello. What does not fit is resent without asking.
-const UNACKED_RANGES_MAX: usize = 4_096;
-
 /// Counted for each sealed batch besides its bytes: map entry, allocation headers, reference counts.
-const BATCH_OVERHEAD_BYTES: usize = 128;
+const BATCH_OVERHEAD_BYTES: usize = 192;
+
+/// Most numbers that one call of `skip` takes, so that numbers never come near the end of counting: 35 years of a million
+/// slots per second.
+const SKIP_MAX: u64 = 1 << 50;
 
 /// Gaps, their holes and the holes of a full window of acks fit into one Hello.
 const _: () = assert!(UNACKED_RANGES_MAX > 2 * GAPS_MAX + 1_024);
@@ -34,29 +35,45 @@ struct Open {
     since: Mono,
 }
 
-/// Everything that is owed to the store. Memory: `memory_bytes_max` of sealed batches and
-/// [`OPEN_DAYS_MAX`] batches of open samples.
+/// A sealed batch without an ack.
+#[derive(Debug)]
+struct Sealed {
+    batch: SealedBatch,
+    /// Entries of the dictionary that the peer must know before.
+    numbers_needed: usize,
+    slots_from: Wall,
+    slots_until: Wall,
+    /// The stream that carried it first, if one did: from then on a collector may store it at any moment.
+    first_sent_on: Option<u64>,
+}
+
+/// Everything that is owed to the store. Memory: `memory_bytes_max` of sealed batches, [`OPEN_DAYS_MAX`] batches of open
+/// samples, and the dictionary.
 #[derive(Debug)]
 pub(super) struct Backlog {
     boot: BootId,
     memory_bytes_max: usize,
     /// By UTC day of the slot.
     open: BTreeMap<i64, Open>,
-    sealed: BTreeMap<Seq, SealedBatch>,
+    sealed: BTreeMap<Seq, Sealed>,
     sealed_samples: u64,
     sealed_bytes: usize,
     /// Last number given.
-    sealed_through: Seq,
-    /// Batches from here on have not been sent on the present stream.
+    generated_through: Seq,
+    /// Streams so far, the present one included.
+    streams: u64,
+    /// Batches from here on have not been sent on the present stream, but for those in flight.
     cursor: Seq,
     /// Batches sent on the present stream and not yet answered, first number to last; also dropped ones, since
     /// the collector still holds them.
     in_flight: BTreeMap<Seq, Seq>,
-    /// Dropped numbers without an ack.
-    gaps: RangeSet,
-    /// Those not reported on the present stream.
-    gaps_unsent: RangeSet,
-    /// Those not told to the driver.
+    /// Numbers that another collector may be storing: not sent before their release.
+    held_back: RangeSet,
+    dictionary: DictionaryBuilder,
+    /// Entries of the dictionary told on the present stream.
+    numbers_told: usize,
+    gaps: GapList,
+    /// Dropped numbers that the driver was not told of.
     lost: RangeSet,
 }
 
@@ -69,11 +86,14 @@ impl Backlog {
             sealed: BTreeMap::new(),
             sealed_samples: 0,
             sealed_bytes: 0,
-            sealed_through: Seq(0),
+            generated_through: Seq(0),
+            streams: 0,
             cursor: Seq(0),
             in_flight: BTreeMap::new(),
-            gaps: RangeSet::new(),
-            gaps_unsent: RangeSet::new(),
+            held_back: RangeSet::new(),
+            dictionary: DictionaryBuilder::new(),
+            numbers_told: 0,
+            gaps: GapList::default(),
             lost: RangeSet::new(),
         }
     }
@@ -98,9 +118,30 @@ impl Backlog {
         self.sealed.range(self.cursor..).take(in_flight_max as usize).count() < in_flight_max as usize
     }
 
+    /// Gives numbers to slots that were passed over.
+    pub(super) fn skip(&mut self, cause: GapCause, slots_from: Wall, slots_until: Wall, slots: u64) {
+        if slots > 0 {
+            let range = self.give_numbers(slots.min(SKIP_MAX));
+            self.gaps.insert(Gap { boot: self.boot, range, cause, slots_from, slots_until, is_at_most: false });
+            self.bound_gaps();
+        }
+    }
+
+    fn give_numbers(&mut self, count: u64) -> SeqRange {
+        let first = Seq(self.generated_through.0 + 1);
+        self.generated_through = Seq(self.generated_through.0 + count);
+        SeqRange { first, last: self.generated_through }
+    }
+
     /// When the longest waiting open sample was offered.
     pub(super) fn oldest_open(&self) -> Option<Mono> {
         self.open.values().map(|open| open.since).min()
+    }
+
+    /// Oldest slot with a sample or a gap that is not confirmed. Cost: O(n).
+    pub(super) fn oldest_slot(&self) -> Option<Wall> {
+        let open = self.open.values().flat_map(|open| open.samples.iter().map(|sample| sample.slot_at));
+        open.chain(self.sealed.values().map(|sealed| sealed.slots_from)).chain(self.gaps.oldest_slot()).min()
     }
 
     /// Seals what has been open for `age_max`.
@@ -120,7 +161,12 @@ impl Backlog {
     }
 
     fn seal_day(&mut self, day: i64) {
-        if let Some(open) = self.open.remove(&day) {
+        if let Some(mut open) = self.open.remove(&day) {
+            // Samples have no order among each other before they have numbers; neighbours that are alike take fewer bytes.
+            open.samples.sort_by_cached_key(|sample| {
+                let number = self.dictionary.number(sample).unwrap_or(u32::MAX);
+                (number, sample.check, sample.slot_at)
+            });
             self.seal(&open.samples);
             self.bound_memory();
         }
@@ -129,15 +175,20 @@ impl Backlog {
     /// Gives numbers to samples and freezes their bytes. What the codec refuses as a whole is halved until the sample
     /// that cannot be written stands alone; that one becomes a gap. Depth: log2 of a batch, 10.
     fn seal(&mut self, samples: &[Sample]) {
-        let first_seq = Seq(self.sealed_through.0 + 1);
-        match codec::encode(samples) {
+        let slots = samples.iter().map(|sample| sample.slot_at);
+        let (Some(slots_from), Some(last_slot)) = (slots.clone().min(), slots.max()) else { return };
+        let slots_until = last_slot + Duration::from_micros(1);
+        match codec::encode(samples, &mut self.dictionary) {
             Ok(columns) => {
                 let count = u32::try_from(samples.len()).expect("a batch is at most BATCH_SAMPLES_MAX");
-                self.sealed_through = Seq(self.sealed_through.0 + u64::from(count));
+                let range = self.give_numbers(count.into());
                 self.sealed_samples += u64::from(count);
                 self.sealed_bytes += columns.len() + BATCH_OVERHEAD_BYTES;
-                let id = BatchId { boot: self.boot, first_seq, count };
-                self.sealed.insert(first_seq, SealedBatch { id, columns: columns.into() });
+                let id = BatchId { boot: self.boot, first_seq: range.first, count };
+                let numbers_needed = codec::numbers_needed(&columns).expect("it was just written");
+                let batch = SealedBatch { id, columns: columns.into() };
+                let sealed = Sealed { batch, numbers_needed, slots_from, slots_until, first_sent_on: None };
+                self.sealed.insert(range.first, sealed);
             }
             Err(_) if samples.len() > 1 => {
                 let (front, back) = samples.split_at(samples.len() / 2);
@@ -145,8 +196,8 @@ impl Backlog {
                 self.seal(back);
             }
             Err(_) => {
-                self.sealed_through = first_seq;
-                self.note_gap(SeqRange { first: first_seq, last: first_seq });
+                let range = self.give_numbers(1);
+                self.note_overflow(range, slots_from, slots_until, false);
             }
         }
     }
@@ -159,26 +210,44 @@ impl Backlog {
             let Some(oldest) = unsent.or_else(|| self.sealed.iter().next()).map(|(seq, _)| *seq) else {
                 return;
             };
-            let batch = self.take(oldest).expect("it was just seen");
-            self.note_gap(batch.id.range());
+            self.drop_batch(oldest);
         }
     }
 
-    fn take(&mut self, first_seq: Seq) -> Option<SealedBatch> {
-        let batch = self.sealed.remove(&first_seq)?;
-        self.sealed_samples -= u64::from(batch.id.count);
-        self.sealed_bytes -= batch.columns.len() + BATCH_OVERHEAD_BYTES;
-        Some(batch)
+    fn drop_batch(&mut self, first_seq: Seq) {
+        if let Some(Sealed { batch, slots_from, slots_until, first_sent_on, .. }) = self.take(first_seq) {
+            self.note_overflow(batch.id.range(), slots_from, slots_until, first_sent_on.is_some());
+        }
     }
 
-    fn note_gap(&mut self, range: SeqRange) {
-        for set in [&mut self.gaps, &mut self.gaps_unsent, &mut self.lost] {
-            set.insert(range);
-            if set.fragments() > GAPS_MAX
-                && let (Some(first), Some(second)) = (set.pop_first(), set.pop_first())
-            {
-                set.insert(SeqRange { first: first.first, last: second.last });
+    fn take(&mut self, first_seq: Seq) -> Option<Sealed> {
+        let sealed = self.sealed.remove(&first_seq)?;
+        self.sealed_samples -= u64::from(sealed.batch.id.count);
+        self.sealed_bytes -= sealed.batch.columns.len() + BATCH_OVERHEAD_BYTES;
+        Some(sealed)
+    }
+
+    fn note_overflow(&mut self, range: SeqRange, slots_from: Wall, slots_until: Wall, is_at_most: bool) {
+        note_lost(&mut self.lost, range);
+        let cause = GapCause::Overflow;
+        self.gaps.insert(Gap { boot: self.boot, range, cause, slots_from, slots_until, is_at_most });
+        self.bound_gaps();
+    }
+
+    /// Makes gaps one where there are too many: the oldest two between which no batch is left. Where there is a batch
+    /// between all of them, those between the oldest two go: the ack of a gap must never confirm a batch.
+    fn bound_gaps(&mut self) {
+        while self.gaps.len() > GAPS_MAX {
+            let is_free = |range: SeqRange| self.sealed.range(range.first..=range.last).next().is_none();
+            let free = self.gaps.pairs().find(|(_, between)| between.is_none_or(is_free));
+            let Some((lower, between)) = free.or_else(|| self.gaps.pairs().next()) else { return };
+            let batches = between.into_iter().flat_map(|range| self.sealed.range(range.first..=range.last));
+            for first in batches.map(|(first, _)| *first).collect::<Vec<_>>() {
+                if let Some(sealed) = self.take(first) {
+                    note_lost(&mut self.lost, sealed.batch.id.range());
+                }
             }
+            self.gaps.merge(lower);
         }
     }
 
@@ -188,7 +257,7 @@ impl Backlog {
             let covered: Vec<Seq> = self
                 .sealed
                 .range(range.first..=range.last)
-                .filter(|(_, batch)| batch.id.range().last <= range.last)
+                .filter(|(_, sealed)| sealed.batch.id.range().last <= range.last)
                 .map(|(seq, _)| *seq)
                 .collect();
             for seq in covered {
@@ -203,26 +272,78 @@ impl Backlog {
             for first in answered {
                 self.in_flight.remove(&first);
             }
-            self.gaps.remove(range);
-            self.gaps_unsent.remove(range);
+            self.gaps.forget(range);
         }
     }
 
-    /// The next batch to send, unless `in_flight_max` are unanswered.
-    pub(super) fn next_batch(&mut self, in_flight_max: u32) -> Option<SealedBatch> {
+    /// A collector will never take these numbers: the batches among them become gaps. A batch that another stream had
+    /// carried before may be stored, and so may one whose numbers the collector knew: `is_known`.
+    pub(super) fn refuse(&mut self, range: SeqRange, is_known: bool) {
+        let batches = self.sealed.range(range.first..=range.last);
+        let refused: Vec<Seq> =
+            batches.filter(|(_, sealed)| sealed.batch.id.range().last <= range.last).map(|(seq, _)| *seq).collect();
+        for first in refused {
+            let Some(Sealed { batch, slots_from, slots_until, first_sent_on, .. }) = self.take(first) else { continue };
+            let is_at_most = is_known || first_sent_on.is_some_and(|stream| stream != self.streams);
+            let (range, cause) = (batch.id.range(), GapCause::Unassigned);
+            self.gaps.insert(Gap { boot: self.boot, range, cause, slots_from, slots_until, is_at_most });
+        }
+        self.in_flight.retain(|first, last| *first < range.first || *last > range.last);
+        self.bound_gaps();
+    }
+
+    /// Sends nothing of these numbers until [`Self::release`]; only right after [`Self::rewind`].
+    pub(super) fn hold_back(&mut self, ranges: RangeSet) {
+        self.held_back = ranges;
+    }
+
+    /// Lets go what is held back.
+    pub(super) fn release(&mut self) {
+        if let Some(first) = std::mem::take(&mut self.held_back).pop_first() {
+            // A batch of which only the end was held back begins earlier.
+            let begin = self.sealed.range(..=first.first).next_back().map_or(first.first, |(begin, _)| *begin);
+            self.cursor = self.cursor.min(begin);
+        }
+    }
+
+    /// The batch that is to be sent next, unless `in_flight_max` are unanswered. The cursor moves up to it, so that what is
+    /// held back is passed over once.
+    fn upcoming(&mut self, in_flight_max: u32) -> Option<Seq> {
         if self.in_flight.len() >= in_flight_max as usize {
             return None;
         }
-        let (first, batch) = self.sealed.range(self.cursor..).next()?;
-        let (range, batch) = (batch.id.range(), batch.clone());
+        let is_free = |(seq, sealed): &(&Seq, &Sealed)| {
+            !self.in_flight.contains_key(seq) && !self.held_back.touches(sealed.batch.id.range())
+        };
+        let found = self.sealed.range(self.cursor..).find(is_free).map(|(seq, _)| *seq);
+        self.cursor = found.unwrap_or(Seq(self.generated_through.0 + 1));
+        found
+    }
+
+    /// Entries of the dictionary that must be told before the next batch, and the number of the first.
+    pub(super) fn next_numbers(&mut self, in_flight_max: u32) -> Option<(usize, Vec<DictionaryEntry>)> {
+        let upcoming = self.upcoming(in_flight_max)?;
+        let needed = self.sealed.get(&upcoming)?.numbers_needed;
+        let first = self.numbers_told;
+        let entries = self.dictionary.dictionary().part(first, needed);
+        self.numbers_told += entries.len();
+        (!entries.is_empty()).then_some((first, entries))
+    }
+
+    /// The next batch to send; its numbers must have been told.
+    pub(super) fn next_batch(&mut self, in_flight_max: u32) -> Option<SealedBatch> {
+        let first = self.upcoming(in_flight_max)?;
+        let sealed = self.sealed.get_mut(&first)?;
+        sealed.first_sent_on.get_or_insert(self.streams);
+        let batch = sealed.batch.clone();
         self.cursor = Seq(first.0 + 1);
-        self.in_flight.insert(range.first, range.last);
+        self.in_flight.insert(first, batch.id.range().last);
         Some(batch)
     }
 
     /// The next gap to report.
-    pub(super) fn next_gap(&mut self) -> Option<SeqRange> {
-        self.gaps_unsent.pop_first()
+    pub(super) fn next_gap(&mut self) -> Option<Gap> {
+        self.gaps.next()
     }
 
     /// The next loss to tell the driver.
@@ -232,19 +353,28 @@ impl Backlog {
 
     /// The stream is gone: whatever it carried without an ack must be sent again.
     pub(super) fn rewind(&mut self) {
+        self.streams += 1;
         self.cursor = Seq(0);
         self.in_flight.clear();
-        self.gaps_unsent = self.gaps.clone();
+        self.held_back = RangeSet::new();
+        self.numbers_told = 0;
+        self.gaps.rewind();
     }
 
     /// Every number without an ack, for Hello; gaps too, since a batch may have been stored before it was dropped.
     pub(super) fn unacked(&self) -> RangeSet {
-        let sealed = self.sealed.values().map(|batch| batch.id.range());
-        let all: RangeSet = sealed.chain(self.gaps.iter()).collect();
+        let sealed = self.sealed.values().map(|sealed| sealed.batch.id.range());
+        let all: RangeSet = sealed.chain(self.gaps.ranges()).collect();
         if all.fragments() <= UNACKED_RANGES_MAX {
             return all;
         }
         all.iter().take(UNACKED_RANGES_MAX).collect()
+    }
+
+    /// Lowest number without an ack; the one after the last given when there is none.
+    pub(super) fn unacked_from(&self) -> Seq {
+        let lowest = self.sealed.keys().next().copied().into_iter().chain(self.gaps.first()).min();
+        lowest.unwrap_or(Seq(self.generated_through.0 + 1))
     }
 
     /// Whether nothing is owed.
@@ -260,110 +390,11 @@ impl Backlog {
         self.sealed_bytes
     }
 
-    pub(super) fn sealed_through(&self) -> Seq {
-        self.sealed_through
+    pub(super) fn generated_through(&self) -> Seq {
+        self.generated_through
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::id::{CheckId, Generation};
-    use crate::model::sample::{Outcome, Phases, RunKind};
-    use crate::model::time::{DAY_US, Wall};
-
-    const BOOT: BootId = BootId(uuid::Uuid::from_u128(1));
-
-    fn sample(outcome: Outcome) -> Sample {
-        Sample {
-            check: CheckId(uuid::Uuid::from_u128(3)),
-            generation: Generation(1),
-            kind: RunKind::Scheduled,
-            slot_at: Wall(0),
-            started_at: Wall(0),
-            outcome,
-            error: None,
-            phases: Phases::default(),
-            total_us: 5,
-            status_code: None,
-            bytes: None,
-        }
-    }
-
-    fn range(first: u64, last: u64) -> SeqRange {
-        SeqRange { first: Seq(first), last: Seq(last) }
-    }
-
-    /// A backlog with as many sealed batches of two samples.
-    fn sealed(batches: usize, memory_bytes_max: usize) -> Backlog {
-        let mut backlog = Backlog::new(BOOT, memory_bytes_max);
-        let limits = Limits { batch_samples_max: 2, ..Limits::default() };
-        for _ in 0..2 * batches {
-            backlog.offer(sample(Outcome::Ok), false, limits, Mono(0));
-        }
-        backlog
-    }
-
-    #[test]
-    fn a_batch_that_is_stored_in_part_is_kept_as_a_whole() {
-        let mut backlog = sealed(3, 1 << 20);
-        backlog.forget(&[range(2, 5)].into_iter().collect());
-        assert_eq!(backlog.unacked().iter().collect::<Vec<_>>(), [range(1, 2), range(5, 6)]);
-        assert_eq!(backlog.next_batch(9).map(|batch| batch.id.range()), Some(range(1, 2)));
-    }
-
-    #[test]
-    fn what_is_in_flight_is_dropped_last() {
-        let bytes = sealed(1, 1 << 20).sealed_bytes();
-        let mut backlog = sealed(4, 4 * bytes);
-        backlog.next_batch(9).unwrap();
-        for _ in 0..2 {
-            backlog.offer(sample(Outcome::Ok), true, Limits::default(), Mono(0));
-        }
-        assert_eq!(backlog.next_gap(), Some(range(3, 6)));
-        assert_eq!(backlog.next_lost(), Some(range(3, 6)));
-        backlog.forget(&[range(3, 4)].into_iter().collect());
-        backlog.rewind();
-        assert_eq!(backlog.next_gap(), Some(range(5, 6)), "reported again until it is acked");
-    }
-
-    #[test]
-    fn a_sample_that_cannot_be_written_becomes_a_gap_of_its_own() {
-        let mut backlog = Backlog::new(BOOT, 1 << 20);
-        // Failed, but without a class: the codec refuses it.
-        for outcome in [Outcome::Ok, Outcome::Ok, Outcome::Failed, Outcome::Ok] {
-            backlog.offer(sample(outcome), false, Limits::default(), Mono(0));
-        }
-        backlog.seal_all();
-        assert_eq!(backlog.next_gap(), Some(range(3, 3)));
-        let kept: Vec<SeqRange> = backlog.sealed.values().map(|batch| batch.id.range()).collect();
-        assert_eq!(kept, [range(1, 2), range(4, 4)]);
-    }
-
-    #[test]
-    fn open_partitions_and_gaps_are_bounded() {
-        let mut backlog = Backlog::new(BOOT, 1 << 20);
-        for day in 0..7 {
-            let slot_at = Wall(day * DAY_US);
-            backlog.offer(Sample { slot_at, ..sample(Outcome::Ok) }, false, Limits::default(), Mono(0));
-        }
-        assert_eq!((backlog.open.len(), backlog.sealed_samples()), (OPEN_DAYS_MAX, 3));
-        for n in 0..=GAPS_MAX as u64 {
-            backlog.note_gap(range(10 * n + 1, 10 * n + 2));
-        }
-        assert_eq!(backlog.gaps.fragments(), GAPS_MAX);
-        assert_eq!(backlog.next_gap(), Some(range(1, 12)), "the two oldest are one");
-    }
-
-    #[test]
-    fn an_urgent_sample_waits_for_its_batch_behind_a_full_window() {
-        let mut backlog = sealed(2, 1 << 20);
-        let limits = Limits { batches_in_flight_max: 3, ..Limits::default() };
-        for expected in [5, 5, 5] {
-            backlog.offer(sample(Outcome::Ok), true, limits, Mono(0));
-            assert_eq!(backlog.sealed_samples(), expected);
-        }
-        backlog.seal_aged(limits.batch_age_max, Mono(0) + limits.batch_age_max);
-        assert_eq!(backlog.sealed_samples(), 7);
-    }
-}
+#[path = "backlog_tests.rs"]
+mod tests;

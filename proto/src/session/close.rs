@@ -4,6 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::codec::DictionaryError;
 use crate::model::id::{BootId, Generation, ProbeId};
 use crate::model::sample::SeqRange;
 
@@ -42,19 +43,16 @@ pub enum ProtocolError {
         /// Generation that the probe holds.
         held: Generation,
     },
-    /// A batch has no samples, too many, no bytes, too many, or numbers beyond the end of counting.
-    #[error("the batch that starts at {first_seq} is malformed: {reason}")]
-    MalformedBatch {
-        /// Its first number.
-        first_seq: u64,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// A batch shares numbers with another one of the same stream, or repeats one with other bytes.
-    #[error("batch {}..={} repeats numbers that this stream has already carried", range.first, range.last)]
-    Overlap {
-        /// The numbers of the later batch.
-        range: SeqRange,
+    /// Check numbers that make no sense.
+    #[error("the message Dictionary cannot be followed: {0}")]
+    Dictionary(DictionaryError),
+    /// A batch came before the check numbers that it uses.
+    #[error("a batch uses {needed} check numbers, but only {known} were told on this stream")]
+    UntoldNumbers {
+        /// How many it needs.
+        needed: usize,
+        /// How many were told.
+        known: usize,
     },
     /// More batches without an ack than the limits allow.
     #[error("more than {limit} batches are in flight")]

@@ -1,15 +1,18 @@
 //! The collector's end of one stream. Never touches sockets, clocks or randomness, and never stores a sample.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::close::{CloseReason, ProtocolError};
 use super::collector_event::{CollectorConfig, CollectorEvent, PeerIdentity};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Novelty};
 use super::message::{FromCollector, FromProbe, Hello, RenewAnswer, Welcome};
 use super::ranges::RangeSet;
+use super::sealed::SealedBatch;
 use super::timer::{Timer, TimerTable};
 use super::vet::BATCHES_IN_FLIGHT_MAX;
-use super::{GREETING_MAX, HEARTBEAT_PERIOD, SILENCE_MAX, vet};
+use super::{GREETING_MAX, HEARTBEAT_PERIOD, SILENCE_MAX, UNACKED_RANGES_MAX, vet};
+use crate::codec::{self, Dictionary, DictionaryBuilder, DictionaryEntry};
 use crate::model::assignment::AssignmentUpdate;
 use crate::model::id::{BootId, Epoch, Generation, Seq};
 use crate::model::sample::{BatchId, SeqRange};
@@ -30,7 +33,12 @@ enum State {
         asked: RangeSet,
     },
     /// Welcome is on its way; samples flow.
-    Live { boot: BootId, is_heartbeat_due: bool },
+    Live {
+        boot: BootId,
+        is_heartbeat_due: bool,
+        /// What Welcome named, until the release.
+        in_doubt: RangeSet,
+    },
     /// The driver was told to close it. Acks that are due still go out when there was a Welcome.
     Closed { boot: Option<BootId> },
 }
@@ -39,19 +47,22 @@ enum State {
 ///
 /// Facts: [`handle_message`](Self::handle_message), [`handle_timeout`](Self::handle_timeout).
 /// Verbs: [`accept`](Self::accept), [`confirm`](Self::confirm), [`confirm_gap`](Self::confirm_gap),
-/// [`refuse`](Self::refuse), [`push`](Self::push), [`renewed`](Self::renewed), [`drain`](Self::drain),
+/// [`release`](Self::release), [`refuse`](Self::refuse), [`reject`](Self::reject), [`push`](Self::push), [`renewed`](Self::renewed), [`drain`](Self::drain),
 /// [`close`](Self::close).
 /// After any of them call [`poll_event`](Self::poll_event) and, when the stream can take a message,
 /// [`poll_transmit`](Self::poll_transmit) until `None`, then sleep until [`poll_timeout`](Self::poll_timeout).
 ///
-/// Memory: the batches in flight, the ranges settled on this stream, and at most 2,048 messages; at most two
-/// events for each message handled.
+/// Memory: the batches in flight, the ranges settled on this stream, the boot's dictionary, and at most 2,048 messages; at
+/// most two events for each message handled.
 #[derive(Debug)]
 pub struct CollectorSession {
     config: CollectorConfig,
     peer: PeerIdentity,
     state: State,
     ledger: Ledger,
+    numbers: DictionaryBuilder,
+    /// A copy of what `numbers` holds, for whoever reads batches.
+    dictionary: Arc<Dictionary>,
     timers: TimerTable,
     outbox: VecDeque<FromCollector>,
     events: VecDeque<CollectorEvent>,
@@ -70,6 +81,8 @@ impl CollectorSession {
             peer,
             state: State::Opened,
             ledger: Ledger::default(),
+            numbers: DictionaryBuilder::new(),
+            dictionary: Arc::default(),
             timers,
             outbox: VecDeque::new(),
             events: VecDeque::new(),
@@ -93,7 +106,8 @@ impl CollectorSession {
                 | FromProbe::Applied(_)
                 | FromProbe::Renew { .. }
                 | FromProbe::Goodbye { .. }
-                | FromProbe::Gap { .. } => Err(vet::unexpected_of_probe(&message, "Hello was due")),
+                | FromProbe::Gap(_)
+                | FromProbe::Dictionary { .. } => Err(vet::unexpected_of_probe(&message, "Hello was due")),
             },
             State::Greeted { .. } => Err(vet::unexpected_of_probe(&message, "Welcome had not been sent")),
             State::Live { boot, .. } => {
@@ -127,12 +141,8 @@ impl CollectorSession {
     fn handle_live(&mut self, message: FromProbe, own: BootId) -> Result<(), ProtocolError> {
         match message {
             FromProbe::Hello(_) => return Err(vet::unexpected_of_probe(&message, "the greeting was over")),
-            FromProbe::Batch(batch) => {
-                vet::boot(batch.id.boot, own)?;
-                if self.ledger.take(&batch, self.config.limits.batches_in_flight_max)? {
-                    self.events.push_back(CollectorEvent::Batch(batch));
-                }
-            }
+            FromProbe::Batch(batch) => self.take_batch(batch, own)?,
+            FromProbe::Dictionary { first_index, entries } => self.take_numbers(first_index, &entries)?,
             FromProbe::Heartbeat(heartbeat) => self.events.push_back(CollectorEvent::Heartbeat(heartbeat)),
             FromProbe::Applied(generation) => {
                 self.held = generation;
@@ -149,13 +159,47 @@ impl CollectorSession {
                 self.events.push_back(CollectorEvent::Goodbye { reason: reason.clone() });
                 self.close(CloseReason::Goodbye { reason });
             }
-            FromProbe::Gap { boot, range } => {
-                vet::boot(boot, own)?;
-                vet::range("GapReport", range, Seq(u64::MAX))?;
-                self.events.push_back(CollectorEvent::Gap { boot, range });
+            FromProbe::Gap(gap) => {
+                vet::boot(gap.boot, own)?;
+                vet::range("GapReport", gap.range, Seq(i64::MAX.unsigned_abs()))?;
+                self.events.push_back(CollectorEvent::Gap(gap));
             }
         }
         Ok(())
+    }
+
+    fn take_batch(&mut self, mut batch: SealedBatch, own: BootId) -> Result<(), ProtocolError> {
+        if batch.id.boot == BootId::OF_STREAM {
+            batch.id.boot = own;
+        }
+        vet::boot(batch.id.boot, own)?;
+        // A body whose head makes no sense goes on: whoever decodes it says what is wrong.
+        let needed = codec::numbers_needed(&batch.columns).unwrap_or(0);
+        let known = self.dictionary.len();
+        if needed > known {
+            return Err(ProtocolError::UntoldNumbers { needed, known });
+        }
+        let novelty = self.ledger.take(&batch, self.config.limits.batches_in_flight_max)?;
+        self.events.extend(match novelty {
+            Novelty::New => Some(CollectorEvent::Batch(batch)),
+            Novelty::Known => None,
+            Novelty::Repeat => Some(CollectorEvent::Repeat(batch)),
+            Novelty::Unfit(fault) => Some(CollectorEvent::Unfit { batch, fault }),
+        });
+        Ok(())
+    }
+
+    fn take_numbers(&mut self, first_index: u32, entries: &[DictionaryEntry]) -> Result<(), ProtocolError> {
+        self.numbers.extend(first_index, entries).map_err(ProtocolError::Dictionary)?;
+        self.dictionary = Arc::new(self.numbers.dictionary().clone());
+        Ok(())
+    }
+
+    /// The peer could not be heard until now, because its driver did not read: its silence begins anew.
+    pub fn excuse_silence(&mut self, now: Mono) {
+        if self.is_live() {
+            self.timers.set(Timer::Silence, now + SILENCE_MAX);
+        }
     }
 
     /// The deadline of [`poll_timeout`](Self::poll_timeout) may have passed. Harmless when it has not.
@@ -171,28 +215,48 @@ impl CollectorSession {
                 }
                 Timer::Silence => self.close(CloseReason::PeerSilent),
                 // The probe's own; never set here.
-                Timer::Seal | Timer::Leave => {}
+                Timer::Seal | Timer::Leave | Timer::Release | Timer::Forsaken => {}
             }
         }
     }
 
-    /// Answers Hello. `stored` are ranges that the store holds already; what Hello did not ask about is left out. Does
-    /// nothing unless a Hello waits for its answer.
-    pub fn accept(&mut self, epoch: Epoch, stored: Vec<SeqRange>, now: Mono, wall: Wall) {
+    /// Answers Hello. `stored` are ranges that the store holds already, `in_doubt` those that another collector may still
+    /// be storing; what Hello did not ask about is left out, and what is stored is not in doubt. After ranges in doubt
+    /// [`release`](Self::release) is due. Does nothing unless a Hello waits for its answer.
+    pub fn accept(&mut self, epoch: Epoch, stored: Vec<SeqRange>, in_doubt: Vec<SeqRange>, now: Mono, wall: Wall) {
         let State::Greeted { boot, asked } = &self.state else { return };
         let stored: RangeSet = stored.into_iter().flat_map(|range| asked.within(range)).collect();
+        let mut in_doubt: RangeSet = in_doubt.into_iter().flat_map(|range| asked.within(range)).collect();
+        stored.iter().for_each(|range| in_doubt.remove(range));
         let welcome = Welcome {
             epoch,
             wall,
-            stored: stored.iter().collect(),
+            // What is left out is sent again, which costs something and changes nothing.
+            stored: stored.iter().take(UNACKED_RANGES_MAX).collect(),
+            in_doubt: in_doubt.iter().take(UNACKED_RANGES_MAX).collect(),
             limits: self.config.limits,
             collector_id: self.config.collector_id.clone(),
         };
         self.outbox.push_front(FromCollector::Welcome(welcome));
-        self.state = State::Live { boot: *boot, is_heartbeat_due: false };
+        self.state = State::Live { boot: *boot, is_heartbeat_due: false, in_doubt };
         self.timers.stop(Timer::Greeting);
         self.timers.set(Timer::Heartbeat, now + HEARTBEAT_PERIOD);
         self.timers.set(Timer::Silence, now + SILENCE_MAX);
+    }
+
+    /// Nobody else stores any more: acks what of the ranges in doubt proved to be `stored`, then lets the probe send the
+    /// rest. Does nothing unless ranges are in doubt.
+    pub fn release(&mut self, stored: Vec<SeqRange>) {
+        let State::Live { boot, in_doubt, .. } = &mut self.state else { return };
+        let (boot, in_doubt) = (*boot, std::mem::take(in_doubt));
+        if in_doubt.is_empty() {
+            return;
+        }
+        let stored: RangeSet = stored.into_iter().flat_map(|range| in_doubt.within(range)).collect();
+        for ranges in Ledger::acks_of(&stored) {
+            self.send(FromCollector::Ack { boot, ranges });
+        }
+        self.send(FromCollector::Release);
     }
 
     /// The store holds this batch. Returns whether the stream was waiting for it.
@@ -207,7 +271,7 @@ impl CollectorSession {
         }
     }
 
-    /// This batch can never be stored: the probe drops it and counts it. Returns whether the stream was waiting for it.
+    /// This batch can never be stored: the probe reports a gap. Returns whether the stream was waiting for it.
     pub fn refuse(&mut self, batch: BatchId, code: &str, detail: &str) -> bool {
         let is_known = Some(batch.boot) == self.boot() && self.ledger.settle(batch);
         if is_known {
@@ -215,6 +279,17 @@ impl CollectorSession {
             self.send(FromCollector::Refusal { boot: batch.boot, range: batch.range(), code, detail });
         }
         is_known
+    }
+
+    /// Answers an [`Unfit`](CollectorEvent::Unfit) batch: the probe reports a gap.
+    pub fn reject(&mut self, batch: BatchId, code: &str, detail: &str) {
+        let (code, detail) = (code.to_owned(), detail.to_owned());
+        self.send(FromCollector::Refusal { boot: batch.boot, range: batch.range(), code, detail });
+    }
+
+    /// The checks of this stream by number, as far as they were told.
+    pub fn dictionary(&self) -> Arc<Dictionary> {
+        Arc::clone(&self.dictionary)
     }
 
     /// Sends an assignment, after Welcome and in the order of the calls.
@@ -290,7 +365,7 @@ impl CollectorSession {
     }
 
     /// The probe's boot, once it was welcomed.
-    fn boot(&self) -> Option<BootId> {
+    pub fn boot(&self) -> Option<BootId> {
         match &self.state {
             State::Opened | State::Greeted { .. } => None,
             State::Live { boot, .. } => Some(*boot),

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::close::ProtocolError;
-use super::message::SealedBatch;
+use super::collector_event::BatchFault;
 use super::ranges::RangeSet;
+use super::sealed::SealedBatch;
 use crate::codec::COLUMNS_BYTES_MAX;
 use crate::model::id::Seq;
 use crate::model::sample::{BATCH_SAMPLES_MAX, BatchId, SeqRange};
@@ -13,8 +14,35 @@ use crate::model::sample::{BATCH_SAMPLES_MAX, BatchId, SeqRange};
 const ACK_RANGES_MAX: usize = 1_024;
 
 /// Disjoint settled ranges remembered for a stream, about 256 KiB. Beyond it the oldest is forgotten: a repeated batch from so
-/// long ago would be stored again under the same identity, which readers see once.
+/// long ago is handed on as a new one, and would be stored again under the same identity, which readers see once.
 const SETTLED_RANGES_MAX: usize = 8_192;
+
+/// What a batch is to a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Novelty {
+    /// Never seen here.
+    New,
+    /// Byte for byte one that still waits.
+    Known,
+    /// It shares numbers with what was settled.
+    Repeat,
+    /// It can never be stored.
+    Unfit(BatchFault),
+}
+
+fn fault(batch: &SealedBatch) -> Option<BatchFault> {
+    let BatchId { boot: _, first_seq, count } = batch.id;
+    let end = first_seq.0.saturating_add(count.into());
+    match count {
+        0 => Some(BatchFault::Empty),
+        1..=BATCH_SAMPLES_MAX if first_seq.0 == 0 || end > i64::MAX.unsigned_abs() => Some(BatchFault::BadSequence),
+        1..=BATCH_SAMPLES_MAX if batch.columns.is_empty() || batch.columns.len() > COLUMNS_BYTES_MAX => {
+            Some(BatchFault::BadLength)
+        }
+        1..=BATCH_SAMPLES_MAX => None,
+        _ => Some(BatchFault::TooMany),
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
@@ -27,33 +55,27 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Takes a batch and says whether it is new. One that still waits and comes again byte for byte is not.
-    pub(super) fn take(&mut self, batch: &SealedBatch, in_flight_max: u32) -> Result<bool, ProtocolError> {
-        let malformed = |reason| ProtocolError::MalformedBatch { first_seq: batch.id.first_seq.0, reason };
-        let BatchId { boot: _, first_seq, count } = batch.id;
-        if !(1..=BATCH_SAMPLES_MAX).contains(&count) {
-            return Err(malformed("it must have 1 to 1000 samples"));
-        }
-        if first_seq.0 == 0 || first_seq.0.checked_add(u64::from(count)).is_none() {
-            return Err(malformed("its numbers must lie between 1 and the end of counting"));
-        }
-        if batch.columns.is_empty() || batch.columns.len() > COLUMNS_BYTES_MAX {
-            return Err(malformed("its body must have 1 byte to 256 KiB"));
+    /// Takes a batch and says what it is.
+    ///
+    /// # Errors
+    /// When more are in flight than the limits allow.
+    pub(super) fn take(&mut self, batch: &SealedBatch, in_flight_max: u32) -> Result<Novelty, ProtocolError> {
+        if let Some(fault) = fault(batch) {
+            return Ok(Novelty::Unfit(fault));
         }
         let range = batch.id.range();
-        if self.pending.get(&first_seq) == Some(batch) {
-            return Ok(false);
+        if self.pending.get(&batch.id.first_seq) == Some(batch) {
+            return Ok(Novelty::Known);
         }
         let below = self.pending.range(..=range.last).next_back();
-        let is_pending = below.is_some_and(|(_, other)| other.id.range().last >= range.first);
-        if is_pending || self.settled.touches(range) {
-            return Err(ProtocolError::Overlap { range });
+        if below.is_some_and(|(_, other)| other.id.range().last >= range.first) {
+            return Ok(Novelty::Unfit(BatchFault::Mismatch));
         }
         if self.pending.len() >= in_flight_max as usize {
             return Err(ProtocolError::TooManyInFlight { limit: in_flight_max });
         }
-        self.pending.insert(first_seq, batch.clone());
-        Ok(true)
+        self.pending.insert(batch.id.first_seq, batch.clone());
+        Ok(if self.settled.touches(range) { Novelty::Repeat } else { Novelty::New })
     }
 
     /// Ends the wait for a batch; says whether there was one.
@@ -76,6 +98,12 @@ impl Ledger {
             self.acks.insert(batch.range());
         }
         is_known
+    }
+
+    /// The store holds these numbers, whoever sent them: their acks.
+    pub(super) fn acks_of(stored: &RangeSet) -> Vec<Vec<SeqRange>> {
+        let ranges: Vec<SeqRange> = stored.iter().collect();
+        ranges.chunks(ACK_RANGES_MAX).map(<[SeqRange]>::to_vec).collect()
     }
 
     /// A gap is on record: its ack is due. Gaps may overlap batches that were dropped in flight.

@@ -1,13 +1,15 @@
 //! What the two ends of a stream say to each other, as model types. Never knows how bytes carry it.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::sealed::SealedBatch;
+use crate::codec::DictionaryEntry;
 use crate::model::assignment::AssignmentUpdate;
 use crate::model::check::Protocol;
+use crate::model::gap::Gap;
 use crate::model::id::{BootId, Epoch, Generation, ProbeId, Seq};
-use crate::model::sample::{BatchId, SeqRange};
+use crate::model::sample::SeqRange;
 use crate::model::time::Wall;
 
 /// What a probe says.
@@ -31,12 +33,14 @@ pub enum FromProbe {
         /// Why, for the log.
         reason: String,
     },
-    /// Sealed samples that the probe had to forget.
-    Gap {
-        /// Life of the process.
-        boot: BootId,
-        /// The numbers that will never come.
-        range: SeqRange,
+    /// Numbers that will never come as samples.
+    Gap(Gap),
+    /// Numbers of checks, before the first batch of the stream that uses them.
+    Dictionary {
+        /// Number of the first entry: as many as were told before.
+        first_index: u32,
+        /// The checks in the order of their numbers, 1 to 4,096.
+        entries: Vec<DictionaryEntry>,
     },
 }
 
@@ -77,6 +81,8 @@ pub enum FromCollector {
         /// One sentence.
         detail: String,
     },
+    /// What Welcome called in doubt may be sent now.
+    Release,
 }
 
 /// Opens a stream.
@@ -98,15 +104,16 @@ pub struct Hello {
     pub generation: Generation,
     /// Version of the CA bundle that it trusts.
     pub bundle_version: u64,
+    /// Highest number given in this boot, to samples and gaps; 0 for none.
+    pub generated_through: Seq,
 }
 
-/// A numbered batch whose bytes never change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SealedBatch {
-    /// Its name.
-    pub id: BatchId,
-    /// Its samples, as the codec writes them.
-    pub columns: Arc<[u8]>,
+impl Hello {
+    /// Lowest number without an ack; the one after `generated_through` when there is none.
+    pub fn unacked_from(&self) -> Seq {
+        let first = self.unacked.first().map(|range| range.first);
+        first.unwrap_or(Seq(self.generated_through.0.saturating_add(1)))
+    }
 }
 
 /// Sign of life from a probe.
@@ -114,12 +121,17 @@ pub struct SealedBatch {
 pub struct ProbeHeartbeat {
     /// The probe's wall clock.
     pub wall: Wall,
-    /// Highest number sealed in this boot; 0 for none.
+    /// Highest number given in this boot, to samples and gaps; 0 for none.
     pub generated_through: Seq,
     /// Sealed samples without an ack.
     pub backlog_samples: u64,
     /// Runs that began more than a second after their slot since the last heartbeat.
     pub late_runs: u64,
+    /// Oldest slot that the probe still owes a sample or a gap, as far as it was assigned and has begun.
+    pub oldest_unacked_slot: Option<Wall>,
+    /// Lowest number without an ack; the one after `generated_through` when there is none. What lies below is stored, or on
+    /// record as a gap.
+    pub unacked_from: Seq,
 }
 
 /// Answer to Hello.
@@ -131,6 +143,8 @@ pub struct Welcome {
     pub wall: Wall,
     /// Those unacked ranges that the store already holds.
     pub stored: Vec<SeqRange>,
+    /// Those unacked ranges that another collector may still be storing: held back until Release.
+    pub in_doubt: Vec<SeqRange>,
     /// How the probe must behave.
     pub limits: Limits,
     /// The collector's id.

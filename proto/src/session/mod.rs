@@ -12,6 +12,7 @@ mod backlog;
 mod close;
 mod collector_event;
 mod collector_side;
+mod gap_list;
 mod ledger;
 mod message;
 pub mod pair;
@@ -20,18 +21,21 @@ mod pair_tests;
 mod probe_event;
 mod probe_side;
 mod ranges;
+mod sealed;
 #[cfg(test)]
 mod tests;
 mod timer;
 mod vet;
 
 pub use close::{CloseReason, ProtocolError};
+pub use collector_event::BatchFault;
 pub use collector_event::{CollectorConfig, CollectorEvent, PeerIdentity};
 pub use collector_side::CollectorSession;
-pub use message::{FromCollector, FromProbe, Hello, Limits, ProbeHeartbeat, RenewAnswer, SealedBatch, Welcome};
+pub use message::{FromCollector, FromProbe, Hello, Limits, ProbeHeartbeat, RenewAnswer, Welcome};
 pub use probe_event::{ProbeConfig, ProbeEvent};
 pub use probe_side::ProbeSession;
 pub use ranges::RangeSet;
+pub use sealed::{SealedBatch, SealedBytes};
 
 use std::time::Duration;
 
@@ -43,6 +47,15 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(15);
 pub const GREETING_MAX: Duration = Duration::from_secs(10);
 /// Time that an orderly end waits for acks of what is held.
 pub const LEAVE_MAX: Duration = Duration::from_secs(5);
+/// A probe without a collector goes on measuring for so long: work that moved elsewhere is then run twice, which
+/// counts once, and a short outage of the collectors leaves no hole.
+pub const FORSAKEN_AFTER: Duration = Duration::from_secs(15 * 60);
+/// A probe holds back what is in doubt for so long at most. A lease is far shorter; whoever forgets to release must not
+/// stop the samples, and what is stored twice is seen once.
+pub const HOLD_BACK_MAX: Duration = Duration::from_secs(30);
+
+/// Ranges in a Hello, and of each kind in a Welcome. What does not fit is resent without asking.
+pub const UNACKED_RANGES_MAX: usize = 4_096;
 
 /// Three heartbeats must be lost before a peer is declared gone.
 const _: () = assert!(SILENCE_MAX.as_secs() >= 3 * HEARTBEAT_PERIOD.as_secs());

@@ -8,7 +8,7 @@ use super::message::{Hello, RenewAnswer};
 use super::ranges::RangeSet;
 use crate::model::assignment::Assignment;
 use crate::model::check::Protocol;
-use crate::model::id::{BootId, Epoch, Generation, ProbeId};
+use crate::model::id::{BootId, Epoch, Generation, ProbeId, Seq};
 use crate::model::sample::SeqRange;
 use crate::model::time::Wall;
 
@@ -31,7 +31,13 @@ pub struct ProbeConfig {
 
 impl ProbeConfig {
     /// Hello of a probe that asks about `unacked` and holds `generation`.
-    pub(super) fn hello(&self, unacked: &RangeSet, generation: Generation, wall: Wall) -> Hello {
+    pub(super) fn hello(
+        &self,
+        unacked: &RangeSet,
+        generated_through: Seq,
+        generation: Generation,
+        wall: Wall,
+    ) -> Hello {
         Hello {
             probe: self.probe,
             boot: self.boot,
@@ -41,6 +47,7 @@ impl ProbeConfig {
             wall,
             generation,
             bundle_version: self.bundle_version,
+            generated_through,
         }
     }
 }
@@ -66,12 +73,15 @@ pub enum ProbeEvent {
         /// The collector's wall clock minus ours in microseconds, good to half a round trip.
         skew_us: i64,
     },
+    /// There was no collector for [`FORSAKEN_AFTER`](super::FORSAKEN_AFTER): stop measuring until the next `Live`, and
+    /// report the slots that pass with [`ProbeSession::skip`](super::ProbeSession::skip).
+    Forsaken,
     /// Sealed samples were dropped for want of memory.
     Lost {
         /// Their numbers.
         range: SeqRange,
     },
-    /// The collector will never accept these samples; they are dropped.
+    /// The collector will never accept these samples; they are dropped and reported as a gap.
     Refused {
         /// Their numbers.
         range: SeqRange,

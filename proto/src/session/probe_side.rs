@@ -1,5 +1,7 @@
 //! The probe's end of the session. Never touches sockets, clocks or randomness.
 
+mod verbs;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -9,11 +11,12 @@ use super::message::{FromCollector, FromProbe, Limits, ProbeHeartbeat, Welcome};
 use super::probe_event::{ProbeConfig, ProbeEvent};
 use super::ranges::RangeSet;
 use super::timer::{Timer, TimerTable};
-use super::{GREETING_MAX, HEARTBEAT_PERIOD, LEAVE_MAX, SILENCE_MAX, vet};
+use super::{FORSAKEN_AFTER, GREETING_MAX, HEARTBEAT_PERIOD, HOLD_BACK_MAX, SILENCE_MAX, vet};
 use crate::model::assignment::{Assignment, AssignmentUpdate};
-use crate::model::id::Seq;
-use crate::model::sample::{Outcome, RunKind, Sample};
 use crate::model::time::{Mono, Wall};
+
+/// Refusals of numbers that are stored, or may be, with other samples.
+const KNOWN_NUMBERS_CODES: [&str; 2] = ["payload_mismatch", "overlap"];
 
 /// Where the stream stands.
 #[derive(Debug)]
@@ -53,7 +56,7 @@ struct Leaving {
 ///
 /// Facts: [`handle_connected`](Self::handle_connected), [`handle_message`](Self::handle_message),
 /// [`handle_disconnected`](Self::handle_disconnected), [`handle_timeout`](Self::handle_timeout).
-/// Verbs: [`offer`](Self::offer), [`note_late_run`](Self::note_late_run), [`renew`](Self::renew),
+/// Verbs: [`offer`](Self::offer), [`skip`](Self::skip), [`note_owed`](Self::note_owed), [`note_late_run`](Self::note_late_run), [`renew`](Self::renew),
 /// [`set_bundle_version`](Self::set_bundle_version), [`goodbye`](Self::goodbye).
 /// After any of them call [`poll_event`](Self::poll_event) and, when the stream can take a message,
 /// [`poll_transmit`](Self::poll_transmit) until `None`, then sleep until [`poll_timeout`](Self::poll_timeout).
@@ -70,6 +73,10 @@ pub struct ProbeSession {
     timers: TimerTable,
     events: VecDeque<ProbeEvent>,
     late_runs: u64,
+    /// Oldest slot that is due or under way and was not offered yet.
+    owed: Option<Wall>,
+    /// Since when there was no live stream; `None` while there is one, and before the first fact.
+    alone_since: Option<Mono>,
     renewal: Option<Renewal>,
     leaving: Option<Leaving>,
 }
@@ -86,6 +93,8 @@ impl ProbeSession {
             timers: TimerTable::default(),
             events: VecDeque::new(),
             late_runs: 0,
+            owed: None,
+            alone_since: None,
             renewal: None,
             leaving: None,
         }
@@ -120,11 +129,13 @@ impl ProbeSession {
 
     fn handle_greeting(&mut self, message: FromCollector, now: Mono, wall: Wall) -> Result<(), ProtocolError> {
         let Link::Greeting { sent_at, asked } = &self.link else { return Ok(()) };
-        let FromCollector::Welcome(Welcome { epoch, wall: peer_wall, stored, limits, collector_id }) = message else {
+        let FromCollector::Welcome(Welcome { epoch, wall: peer_wall, stored, in_doubt, limits, collector_id }) =
+            message
+        else {
             return Err(vet::unexpected_of_collector(&message, "Welcome was due"));
         };
         vet::limits(limits)?;
-        if let Some(range) = stored.iter().find(|range| range.first.0 == 0 || !asked.covers(**range)) {
+        if let Some(range) = stored.iter().chain(&in_doubt).find(|range| range.first.0 == 0 || !asked.covers(**range)) {
             return Err(ProtocolError::ImpossibleRange { message: "Welcome", range: *range });
         }
         // The collector stamped its clock somewhere between our Hello and now: the middle is off by half of that at most.
@@ -132,6 +143,13 @@ impl ProbeSession {
         let skew_us = peer_wall.micros_since(middle);
         self.limits = limits;
         self.backlog.forget(&stored.into_iter().collect());
+        // Whoever is about to leave cannot wait: what is stored twice is seen once.
+        if !in_doubt.is_empty() && self.leaving.is_none() {
+            self.backlog.hold_back(in_doubt.into_iter().collect());
+            self.timers.set(Timer::Release, now + HOLD_BACK_MAX);
+        }
+        self.alone_since = None;
+        self.timers.stop(Timer::Forsaken);
         self.events.push_back(ProbeEvent::Live { epoch, collector_id, skew_us });
         self.link = Link::Live { is_heartbeat_due: true, is_applied_due: false };
         self.timers.stop(Timer::Greeting);
@@ -148,7 +166,7 @@ impl ProbeSession {
             FromCollector::Ack { boot, ranges } => {
                 vet::boot(boot, self.config.boot)?;
                 for range in &ranges {
-                    vet::range("Ack", *range, self.backlog.sealed_through())?;
+                    vet::range("Ack", *range, self.backlog.generated_through())?;
                 }
                 self.backlog.forget(&ranges.into_iter().collect());
                 Ok(())
@@ -172,9 +190,14 @@ impl ProbeSession {
             }
             FromCollector::Refusal { boot, range, code, detail } => {
                 vet::boot(boot, self.config.boot)?;
-                vet::range("Refusal", range, self.backlog.sealed_through())?;
-                self.backlog.forget(&[range].into_iter().collect());
+                vet::range("Refusal", range, self.backlog.generated_through())?;
+                let is_known = KNOWN_NUMBERS_CODES.contains(&code.as_str());
+                self.backlog.refuse(range, is_known);
                 self.events.push_back(ProbeEvent::Refused { range, code, detail });
+                Ok(())
+            }
+            FromCollector::Release => {
+                self.release();
                 Ok(())
             }
         }
@@ -196,8 +219,9 @@ impl ProbeSession {
     }
 
     /// The stream is gone, or was closed as asked. What it carried without an ack will be sent again.
-    pub fn handle_disconnected(&mut self, _now: Mono) {
+    pub fn handle_disconnected(&mut self, now: Mono) {
         self.link = Link::Offline;
+        self.feel_alone(now);
         self.stop_stream_timers();
         self.backlog.rewind();
         if let Some(renewal) = &mut self.renewal {
@@ -208,6 +232,7 @@ impl ProbeSession {
 
     /// The deadline of [`poll_timeout`](Self::poll_timeout) may have passed. Harmless when it has not.
     pub fn handle_timeout(&mut self, now: Mono, _wall: Wall) {
+        self.feel_alone(now);
         while let Some(timer) = self.timers.expire(now) {
             match timer {
                 Timer::Greeting => self.close(CloseReason::GreetingTimeout),
@@ -228,50 +253,23 @@ impl ProbeSession {
                     }
                     self.leave_when_offline();
                 }
+                Timer::Release => self.release(),
+                Timer::Forsaken => self.events.push_back(ProbeEvent::Forsaken),
             }
         }
     }
 
-    /// Takes a sample. It is sealed with its batch: when that is full, after `batch_age_max`, or at once when the
-    /// sample failed, was asked for, or the session is about to end.
-    pub fn offer(&mut self, sample: Sample, now: Mono) {
-        let is_urgent =
-            sample.outcome == Outcome::Failed || sample.kind != RunKind::Scheduled || self.leaving.is_some();
-        self.backlog.offer(sample, is_urgent, self.limits, now);
-        self.arm_seal();
-    }
-
-    /// Counts a run that began more than a second after its slot.
-    pub fn note_late_run(&mut self) {
-        self.late_runs = self.late_runs.saturating_add(1);
-    }
-
-    /// Asks for a certificate, again on every new stream until the answer comes. Returns whether the request was taken:
-    /// not while an earlier one waits for its answer.
-    pub fn renew(&mut self, csr_der: Vec<u8>) -> bool {
-        let is_free = self.renewal.is_none();
-        if is_free {
-            self.renewal = Some(Renewal { csr_der, is_sent: false });
+    /// Without a live stream the time runs in which a collector must come back.
+    fn feel_alone(&mut self, now: Mono) {
+        if !self.is_live() && self.alone_since.is_none() {
+            self.alone_since = Some(now);
+            self.timers.set(Timer::Forsaken, now + FORSAKEN_AFTER);
         }
-        is_free
     }
 
-    /// The version of the CA bundle that the next Hello names.
-    pub fn set_bundle_version(&mut self, bundle_version: u64) {
-        self.config.bundle_version = bundle_version;
-    }
-
-    /// Ends the session in order: seals everything, waits at most [`LEAVE_MAX`] for the acks of what is held, says
-    /// Goodbye and closes. The event `Close` with `CloseReason::Goodbye` says that it is done.
-    pub fn goodbye(&mut self, reason: impl Into<String>, now: Mono) {
-        if self.leaving.is_some() {
-            return;
-        }
-        self.backlog.seal_all();
-        self.arm_seal();
-        self.leaving = Some(Leaving { reason: reason.into(), is_overdue: false, is_told: false });
-        self.timers.set(Timer::Leave, now + LEAVE_MAX);
-        self.leave_when_offline();
+    fn release(&mut self) {
+        self.timers.stop(Timer::Release);
+        self.backlog.release();
     }
 
     /// The next message to send on the present stream.
@@ -280,7 +278,8 @@ impl ProbeSession {
             Link::Offline | Link::Greeting { .. } | Link::Closing => None,
             Link::Opened => {
                 let asked = self.backlog.unacked();
-                let hello = self.config.hello(&asked, self.assignment.generation, wall);
+                let hello =
+                    self.config.hello(&asked, self.backlog.generated_through(), self.assignment.generation, wall);
                 self.link = Link::Greeting { sent_at: now, asked };
                 Some(FromProbe::Hello(hello))
             }
@@ -292,9 +291,11 @@ impl ProbeSession {
                 *is_heartbeat_due = false;
                 Some(FromProbe::Heartbeat(ProbeHeartbeat {
                     wall,
-                    generated_through: self.backlog.sealed_through(),
+                    generated_through: self.backlog.generated_through(),
                     backlog_samples: self.backlog.sealed_samples(),
                     late_runs: std::mem::take(&mut self.late_runs),
+                    oldest_unacked_slot: self.owed.into_iter().chain(self.backlog.oldest_slot()).min(),
+                    unacked_from: self.backlog.unacked_from(),
                 }))
             }
             Link::Live { .. } => self.next_payload(),
@@ -313,10 +314,15 @@ impl ProbeSession {
             self.close(CloseReason::Goodbye { reason: reason.clone() });
             return Some(FromProbe::Goodbye { reason });
         }
-        if let Some(range) = self.backlog.next_gap() {
-            return Some(FromProbe::Gap { boot: self.config.boot, range });
+        if let Some(gap) = self.backlog.next_gap() {
+            return Some(FromProbe::Gap(gap));
         }
-        self.backlog.next_batch(self.limits.batches_in_flight_max).map(FromProbe::Batch)
+        let in_flight_max = self.limits.batches_in_flight_max;
+        if let Some((first, entries)) = self.backlog.next_numbers(in_flight_max) {
+            let first_index = u32::try_from(first).expect("a dictionary has fewer entries");
+            return Some(FromProbe::Dictionary { first_index, entries });
+        }
+        self.backlog.next_batch(in_flight_max).map(FromProbe::Batch)
     }
 
     /// The next thing that the driver must know or do.
@@ -338,7 +344,7 @@ impl ProbeSession {
     }
 
     fn stop_stream_timers(&mut self) {
-        for timer in [Timer::Greeting, Timer::Heartbeat, Timer::Silence] {
+        for timer in [Timer::Greeting, Timer::Heartbeat, Timer::Silence, Timer::Release] {
             self.timers.stop(timer);
         }
     }
@@ -362,35 +368,5 @@ impl ProbeSession {
             let reason = leaving.reason.clone();
             self.close(CloseReason::Goodbye { reason });
         }
-    }
-
-    /// Whether Welcome has come on the present stream.
-    pub fn is_live(&self) -> bool {
-        matches!(self.link, Link::Live { .. })
-    }
-
-    /// Sealed samples without an ack.
-    pub fn backlog_samples(&self) -> u64 {
-        self.backlog.sealed_samples()
-    }
-
-    /// Bytes that sealed batches without an ack hold in memory.
-    pub fn backlog_bytes(&self) -> usize {
-        self.backlog.sealed_bytes()
-    }
-
-    /// The last number given; 0 for none.
-    pub fn generated_through(&self) -> Seq {
-        self.backlog.sealed_through()
-    }
-
-    /// The assignment in force; generation 0 before the first.
-    pub fn assignment(&self) -> &Arc<Assignment> {
-        &self.assignment
-    }
-
-    /// Whether nothing is owed: no open sample, no batch and no gap without an ack.
-    pub fn is_settled(&self) -> bool {
-        self.backlog.is_settled()
     }
 }

@@ -7,9 +7,13 @@ use std::time::Duration;
 use super::*;
 use crate::model::assignment::{Assignment, AssignmentUpdate};
 use crate::model::check::Protocol;
+use crate::model::gap::{Gap, GapCause};
 use crate::model::id::{BootId, CheckId, Epoch, Generation, ProbeId, RegionId, Seq};
 use crate::model::sample::{BatchId, Outcome, Phases, RunKind, Sample, SeqRange};
 use crate::model::time::{Mono, Wall};
+
+mod batches;
+mod owing;
 
 const WALL: Wall = Wall(1_700_000_000_000_000);
 const BOOT: BootId = BootId(uuid::Uuid::from_u128(2));
@@ -55,6 +59,7 @@ fn welcome() -> FromCollector {
         epoch: Epoch(1),
         wall: WALL,
         stored: Vec::new(),
+        in_doubt: Vec::new(),
         limits: Limits { batches_in_flight_max: 2, ..Limits::default() },
         collector_id: "c-1".to_owned(),
     })
@@ -82,6 +87,7 @@ fn hello() -> Hello {
         wall: WALL,
         generation: Generation(3),
         bundle_version: 0,
+        generated_through: Seq(30),
     }
 }
 
@@ -95,7 +101,7 @@ fn live_collector() -> CollectorSession {
     let mut session = collector();
     session.handle_message(FromProbe::Hello(hello()), at(0), WALL).unwrap();
     assert_eq!(session.poll_event(), Some(CollectorEvent::Hello(hello())));
-    session.accept(Epoch(9), vec![range(5, 22)], at(0), WALL);
+    session.accept(Epoch(9), vec![range(5, 22)], Vec::new(), at(0), WALL);
     let Some(FromCollector::Welcome(welcome)) = session.poll_transmit(at(0), WALL) else {
         panic!("Welcome comes first");
     };
@@ -105,7 +111,23 @@ fn live_collector() -> CollectorSession {
 
 fn batch(first: u64, count: u32, bytes: &[u8]) -> SealedBatch {
     let id = BatchId { boot: BOOT, first_seq: Seq(first), count };
-    SealedBatch { id, columns: Arc::from(bytes) }
+    SealedBatch { id, columns: bytes.into() }
+}
+
+fn heartbeat() -> ProbeHeartbeat {
+    ProbeHeartbeat {
+        wall: WALL,
+        generated_through: Seq(0),
+        backlog_samples: 0,
+        late_runs: 0,
+        oldest_unacked_slot: None,
+        unacked_from: Seq(1),
+    }
+}
+
+fn gap(first: u64, last: u64) -> Gap {
+    let (cause, slots_until) = (GapCause::Overflow, WALL + Duration::from_secs(1));
+    Gap { boot: BOOT, range: range(first, last), cause, slots_from: WALL, slots_until, is_at_most: false }
 }
 
 fn assignment(generation: u64) -> Assignment {
@@ -138,7 +160,7 @@ fn a_silent_collector_is_gone_after_fifteen_seconds() {
 #[test]
 fn a_silent_probe_is_gone_after_fifteen_seconds_and_a_heartbeat_puts_it_off() {
     let mut session = live_collector();
-    let heartbeat = ProbeHeartbeat { wall: WALL, generated_through: Seq(0), backlog_samples: 0, late_runs: 0 };
+    let heartbeat = heartbeat();
     session.handle_message(FromProbe::Heartbeat(heartbeat.clone()), at(6), WALL).unwrap();
     assert_eq!(session.poll_event(), Some(CollectorEvent::Heartbeat(heartbeat)));
     session.handle_timeout(at(20), WALL);
@@ -208,6 +230,11 @@ fn only_the_window_is_in_flight_and_a_dropped_stream_starts_it_over() {
         Some(FromProbe::Batch(batch)) => Some(batch),
         _ => None,
     };
+    let numbers = session.poll_transmit(at(2), WALL);
+    assert!(
+        matches!(numbers, Some(FromProbe::Dictionary { first_index: 0, .. })),
+        "before the first batch: {numbers:?}"
+    );
     let (first, second) = (sent(&mut session).unwrap(), sent(&mut session).unwrap());
     assert_eq!((first.id.range(), second.id.range()), (range(1, 1), range(2, 2)));
     assert_eq!(sent(&mut session), None, "the window is two batches");
@@ -221,6 +248,7 @@ fn only_the_window_is_in_flight_and_a_dropped_stream_starts_it_over() {
     assert_eq!(hello.unacked, [range(1, 1), range(3, 3)]);
     session.handle_message(welcome(), at(2), WALL).unwrap();
     session.poll_transmit(at(2), WALL);
+    assert!(matches!(session.poll_transmit(at(2), WALL), Some(FromProbe::Dictionary { first_index: 0, .. })), "again");
     assert_eq!(sent(&mut session), Some(first), "the bytes never change");
 }
 
@@ -234,7 +262,7 @@ fn an_ack_of_numbers_that_were_never_given_ends_the_stream() {
 }
 
 #[test]
-fn a_refused_batch_is_forgotten_and_told() {
+fn a_refused_batch_becomes_a_gap_that_waits_for_its_ack() {
     let mut session = live_probe();
     session.offer(sample(), at(0));
     session.handle_timeout(at(1), WALL);
@@ -242,6 +270,15 @@ fn a_refused_batch_is_forgotten_and_told() {
     let refusal = FromCollector::Refusal { boot: BOOT, range: range(1, 1), code: code.clone(), detail: detail.clone() };
     session.handle_message(refusal, at(1), WALL).unwrap();
     assert_eq!(session.poll_event(), Some(ProbeEvent::Refused { range: range(1, 1), code, detail }));
+    assert_eq!((session.backlog_bytes(), session.is_settled()), (0, false));
+    let reported = std::iter::from_fn(|| session.poll_transmit(at(1), WALL))
+        .find_map(|message| if let FromProbe::Gap(gap) = message { Some(gap) } else { None });
+    assert_eq!(
+        reported,
+        Some(Gap { cause: GapCause::Unassigned, slots_until: WALL + Duration::from_micros(1), ..gap(1, 1) })
+    );
+    let ack = FromCollector::Ack { boot: BOOT, ranges: vec![range(1, 1)] };
+    session.handle_message(ack, at(1), WALL).unwrap();
     assert!(session.is_settled());
 }
 
@@ -296,78 +333,6 @@ fn nothing_but_hello_may_come_first_and_hello_only_once() {
 }
 
 #[test]
-fn a_batch_that_repeats_numbers_with_other_bytes_or_other_borders_ends_the_stream() {
-    let refused = [
-        batch(100, 10, b"other"),
-        batch(105, 10, b"bytes"),
-        batch(95, 6, b"bytes"),
-        batch(101, 1, b"bytes"),
-        batch(90, 100, b"bytes"),
-    ];
-    for is_settled in [false, true] {
-        for repeated in &refused {
-            let mut session = live_collector();
-            let first = batch(100, 10, b"bytes");
-            session.handle_message(FromProbe::Batch(first.clone()), at(1), WALL).unwrap();
-            assert!(!is_settled || session.confirm(first.id));
-            let error = session.handle_message(FromProbe::Batch(repeated.clone()), at(1), WALL);
-            assert_eq!(error, Err(ProtocolError::Overlap { range: repeated.id.range() }));
-        }
-    }
-}
-
-#[test]
-fn the_same_batch_twice_is_delivered_once_and_acked_once() {
-    let mut session = live_collector();
-    let one = batch(100, 10, b"bytes");
-    for _ in 0..2 {
-        session.handle_message(FromProbe::Batch(one.clone()), at(1), WALL).unwrap();
-    }
-    assert_eq!(session.poll_event(), Some(CollectorEvent::Batch(one.clone())));
-    assert_eq!(session.poll_event(), None);
-    assert!(session.confirm(one.id) && !session.confirm(one.id));
-    let ack = FromCollector::Ack { boot: BOOT, ranges: vec![range(100, 109)] };
-    assert_eq!(session.poll_transmit(at(1), WALL), Some(ack));
-    assert_eq!(session.poll_transmit(at(1), WALL), None);
-}
-
-#[test]
-fn malformed_batches_and_more_than_the_window_end_the_stream() {
-    for bad in [batch(0, 1, b"x"), batch(1, 0, b"x"), batch(1, 1_001, b"x"), batch(u64::MAX, 1, b"x"), batch(1, 1, b"")]
-    {
-        let error = live_collector().handle_message(FromProbe::Batch(bad), at(1), WALL);
-        assert!(matches!(error, Err(ProtocolError::MalformedBatch { .. })), "{error:?}");
-    }
-    let mut session = live_collector();
-    for first in [1, 2] {
-        session.handle_message(FromProbe::Batch(batch(first, 1, b"x")), at(1), WALL).unwrap();
-    }
-    let error = session.handle_message(FromProbe::Batch(batch(3, 1, b"x")), at(1), WALL);
-    assert_eq!(error, Err(ProtocolError::TooManyInFlight { limit: 2 }));
-}
-
-#[test]
-fn acks_of_neighbours_and_gaps_travel_together_also_after_close() {
-    let mut session = live_collector();
-    for first in [100, 110] {
-        session.handle_message(FromProbe::Batch(batch(first, 10, b"x")), at(1), WALL).unwrap();
-    }
-    session.handle_message(FromProbe::Gap { boot: BOOT, range: range(120, 200) }, at(1), WALL).unwrap();
-    assert!(session.confirm(batch(110, 10, b"x").id) && session.refuse(batch(100, 10, b"x").id, "code", "why"));
-    session.confirm_gap(BOOT, range(120, 200));
-    session.close(CloseReason::Shutdown);
-    session.close(CloseReason::Revoked);
-    assert!(matches!(session.poll_transmit(at(1), WALL), Some(FromCollector::Refusal { .. })));
-    let ack = FromCollector::Ack { boot: BOOT, ranges: vec![range(110, 200)] };
-    assert_eq!(session.poll_transmit(at(1), WALL), Some(ack));
-    assert_eq!(session.poll_transmit(at(1), WALL), None);
-    let closes = std::iter::from_fn(|| session.poll_event())
-        .filter(|event| matches!(event, CollectorEvent::Close(_)))
-        .collect::<Vec<_>>();
-    assert_eq!(closes, [CollectorEvent::Close(CloseReason::Shutdown)]);
-}
-
-#[test]
 fn an_assignment_pushed_early_waits_for_welcome() {
     let mut session = collector();
     session.push(AssignmentUpdate::Snapshot(assignment(8)));
@@ -375,7 +340,7 @@ fn an_assignment_pushed_early_waits_for_welcome() {
     session.handle_message(FromProbe::Hello(hello()), at(0), WALL).unwrap();
     assert_eq!((session.held_generation(), session.pushed_generation()), (Generation(3), Generation(8)));
     assert_eq!(session.poll_transmit(at(0), WALL), None);
-    session.accept(Epoch(1), Vec::new(), at(0), WALL);
+    session.accept(Epoch(1), Vec::new(), Vec::new(), at(0), WALL);
     assert!(matches!(session.poll_transmit(at(0), WALL), Some(FromCollector::Welcome(_))));
     assert!(matches!(session.poll_transmit(at(0), WALL), Some(FromCollector::Assignment(_))));
     session.handle_message(FromProbe::Applied(Generation(8)), at(0), WALL).unwrap();

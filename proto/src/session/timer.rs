@@ -15,10 +15,15 @@ pub(super) enum Timer {
     Seal,
     /// An orderly end has waited long enough for acks.
     Leave,
+    /// What is held back is not in doubt any more, whether or not the collector says so.
+    Release,
+    /// There was no collector for so long that measuring has no use.
+    Forsaken,
 }
 
 impl Timer {
-    pub(super) const ALL: [Self; 5] = [Self::Greeting, Self::Heartbeat, Self::Silence, Self::Seal, Self::Leave];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Greeting, Self::Heartbeat, Self::Silence, Self::Seal, Self::Leave, Self::Release, Self::Forsaken];
 }
 
 /// At most one deadline per [`Timer`].

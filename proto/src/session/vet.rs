@@ -67,6 +67,7 @@ pub(super) fn unexpected_of_collector(message: &FromCollector, state: &'static s
         FromCollector::Renewed(_) => "RenewAnswer",
         FromCollector::Drain { .. } => "Drain",
         FromCollector::Refusal { .. } => "Refusal",
+        FromCollector::Release => "Release",
     };
     ProtocolError::Unexpected { message, state }
 }
@@ -80,7 +81,8 @@ pub(super) fn unexpected_of_probe(message: &FromProbe, state: &'static str) -> P
         FromProbe::Applied(_) => "AssignmentApplied",
         FromProbe::Renew { .. } => "RenewRequest",
         FromProbe::Goodbye { .. } => "Goodbye",
-        FromProbe::Gap { .. } => "GapReport",
+        FromProbe::Gap(_) => "GapReport",
+        FromProbe::Dictionary { .. } => "Dictionary",
     };
     ProtocolError::Unexpected { message, state }
 }

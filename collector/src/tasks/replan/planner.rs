@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sonde_proto::model::assignment::Assignment;
-use sonde_proto::model::id::{Generation, ProbeId, RegionId};
+use sonde_proto::model::id::{CheckId, Generation, ProbeId, RegionId};
 use sonde_proto::model::time::{Mono, Wall};
-use sonde_scheduler::{CheckIntent, Fleet, FleetProbe, Intent, Placement, Plan, Reason, plan};
+use sonde_scheduler::{CheckIntent, Fleet, FleetProbe, HANDOVER_GRACE, Intent, Placement, Plan, Reason, plan};
 
 use crate::fleet::board::{Assignments, GENERATION_STEP};
 use crate::fleet::presence::Seen;
 use crate::ingest::{CheckRight, Rights};
-use crate::store::{IntentRow, ProbeRow};
+use crate::store::{IntentRow, PlaceKey, ProbeRow};
 
 /// The planner's memory.
 #[derive(Debug)]
@@ -22,6 +22,10 @@ pub(super) struct Planner {
     current: BTreeMap<ProbeId, Arc<Assignment>>,
     unsaved: BTreeSet<ProbeId>,
     is_stale: bool,
+    /// Since when each check is expected as it is now.
+    since: BTreeMap<CheckId, Wall>,
+    /// The same as of the last plan: a check that differs has changed, and is not only moved.
+    planned: BTreeMap<CheckId, Wall>,
 }
 
 impl Planner {
@@ -46,6 +50,8 @@ impl Planner {
             current: held.into_iter().map(|(probe, assignment)| (probe, Arc::new(assignment))).collect(),
             unsaved: BTreeSet::new(),
             is_stale: true,
+            since: BTreeMap::new(),
+            planned: BTreeMap::new(),
         }
     }
 
@@ -64,6 +70,7 @@ impl Planner {
                 (row.id, intent)
             })
             .collect();
+        self.since = rows.iter().filter_map(|row| Some((row.id, row.since?))).collect();
         self.is_stale = true;
     }
 
@@ -99,7 +106,13 @@ impl Planner {
                 has_changed = true;
             }
         }
+        self.planned = self.since.clone();
         has_changed
+    }
+
+    /// Who runs what by the last plan.
+    pub(super) fn placements(&self) -> &BTreeMap<PlaceKey, Placement> {
+        &self.plan.placements
     }
 
     /// The assignments as they are now.
@@ -150,9 +163,10 @@ impl Planner {
 
     /// What a probe has to run from now on, or `None` when that is what it has.
     ///
-    /// New entries begin at their first slot from now on: the agenda of a probe still runs a slot that passed while
-    /// the message was under way, and the probe that loses a check drops it when it is told. So a move may run a
-    /// slot twice, which the store shows once, but never drops one.
+    /// A check that only moves begins at its first slot from now on: the agenda of a probe still runs a slot that passed
+    /// while the message was under way, and the probe that loses a check drops it when it is told. So a move may run a
+    /// slot twice, which the store shows once, but never drops one. A check that was created or changed begins when the
+    /// change was made, because its slots are expected from then on, but no longer ago than probes run a slot late.
     ///
     /// A generation is at least the instant, in microseconds, at which it was made. A collector that dies before its
     /// plans are kept leaves numbers behind that probes know and the store does not; they must never name other work.
@@ -160,7 +174,12 @@ impl Planner {
         let previous = self.current.get(&probe).map(|assignment| &**assignment);
         let newest = self.generation(probe);
         let next = Generation((newest.max(held).0 + GENERATION_STEP).max(wall.0.unsigned_abs()));
-        let assignment = self.plan.assignment(probe, &self.intent, next, wall, previous);
+        let from = |check: CheckId| match self.since.get(&check) {
+            // The collector's clock may be behind the database's.
+            Some(since) if self.planned.get(&check) != Some(since) => (*since).clamp(wall - HANDOVER_GRACE, wall),
+            Some(_) | None => wall,
+        };
+        let assignment = self.plan.assignment(probe, &self.intent, next, from, previous);
         let is_same = match previous {
             Some(previous) => previous.checks == assignment.checks,
             None => assignment.checks.is_empty(),

@@ -45,6 +45,8 @@ fn seen(held: u64) -> Seen {
         capabilities: BTreeSet::from([Protocol::Http, Protocol::Tcp]),
         clock_skew_us: 0,
         held: Generation(held),
+        boot: None,
+        is_elsewhere: false,
     }
 }
 
@@ -65,6 +67,7 @@ fn check(number: u128, port: u32) -> IntentRow {
         spec,
         deleted: false,
         former_regions: BTreeSet::new(),
+        since: None,
     }
 }
 
@@ -159,6 +162,33 @@ fn a_change_leaves_the_entries_of_other_checks_alone() {
     let entry = &after.checks[&CheckId(Uuid::from_u128(5))];
     assert!(entry.from >= NOW + Duration::from_secs(600), "changed work begins in the future");
     assert!(entry.from < NOW + Duration::from_secs(605), "and within one interval");
+}
+
+#[test]
+fn a_changed_check_begins_when_it_was_changed_and_one_that_only_moves_begins_now() {
+    let (mut planner, mut working) = planner(1);
+    planner.replan(&working, MONO, NOW);
+    let (made, now) = (NOW + Duration::from_millis(596_500), NOW + Duration::from_secs(600));
+    let mut changed = checks();
+    changed[4] = IntentRow { since: Some(made), ..check(5, 443) };
+    changed[5] = IntentRow { since: Some(made - Duration::from_secs(90)), ..check(6, 443) };
+    changed[6] = IntentRow { since: Some(now + Duration::from_secs(9)), ..check(7, 443) };
+    planner.set_intent(&changed);
+    assert!(planner.replan(&working, MONO, now));
+    let from = |planner: &Planner, at: u128, number: u128| {
+        planner.assignments()[&probe(at)].checks[&CheckId(Uuid::from_u128(number))].from
+    };
+    let interval = Duration::from_secs(5);
+    let begins = |first: Wall, at: Wall| (at..at + interval).contains(&first);
+    assert!(begins(from(&planner, 1, 5), made), "its slots are expected from then on");
+    assert!(begins(from(&planner, 1, 6), now - HANDOVER_GRACE), "probes run no slot that is older");
+    assert!(begins(from(&planner, 1, 7), now), "Postgres' clock is ahead of ours");
+    let moved = working.remove(&probe(1)).unwrap();
+    working.insert(probe(2), moved);
+    planner.set_probes(vec![row(2)]);
+    let later = now + Duration::from_secs(2);
+    assert!(planner.replan(&working, MONO, later));
+    assert!(begins(from(&planner, 2, 5), later));
 }
 
 #[test]

@@ -34,6 +34,9 @@ struct State {
     fates: VecDeque<Fate>,
     /// Address and body of every insert that arrived here.
     inserts: Vec<(String, Bytes)>,
+    /// The same for inserts into the table of gaps.
+    gap_fates: VecDeque<Fate>,
+    gap_inserts: usize,
 }
 
 /// The proxy; it closes when dropped.
@@ -66,6 +69,16 @@ impl Cutter {
         let mut state = self.state.lock().unwrap();
         state.fates = fates.into_iter().collect();
         state.inserts.clear();
+    }
+
+    /// The same for the next inserts of gaps.
+    pub(super) fn plan_gaps(&self, fates: impl IntoIterator<Item = Fate>) {
+        self.state.lock().unwrap().gap_fates = fates.into_iter().collect();
+    }
+
+    /// Inserts of gaps that arrived so far.
+    pub(super) fn gap_inserts(&self) -> usize {
+        self.state.lock().unwrap().gap_inserts
     }
 
     /// Inserts that arrived since the plan was made.
@@ -126,9 +139,14 @@ async fn pass(
         parts.uri = format!("{}{path}", state.target).parse().map_err(|_| Cut)?;
         let is_insert = path.contains("INSERT+INTO+samples");
         if is_insert {
-            state.inserts.push((path, body.clone()));
+            state.inserts.push((path.clone(), body.clone()));
         }
-        is_insert.then(|| state.fates.pop_front()).flatten()
+        if path.contains("INSERT+INTO+gaps") {
+            state.gap_inserts += 1;
+            state.gap_fates.pop_front()
+        } else {
+            is_insert.then(|| state.fates.pop_front()).flatten()
+        }
     };
     match fate {
         Some(Fate::LoseRequest) => return Err(Cut),

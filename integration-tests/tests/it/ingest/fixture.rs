@@ -7,13 +7,15 @@ use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
 use sonde_collector::authz::{Task, Workspace};
 use sonde_collector::clickhouse::Client;
+use sonde_collector::clickhouse::marks::Marker;
 use sonde_collector::clickhouse::read::{ListQuery, ListedSample, Window};
 use sonde_collector::clock::Clock;
 use sonde_collector::config;
-use sonde_collector::ingest::{self, CheckRight, Delivery, Disposition, IngestHandle, Rights};
+use sonde_collector::fleet::gate::Gate;
+use sonde_collector::ingest::{self, CheckRight, Delivery, Disposition, IngestHandle, IngestParts, Rights};
 use sonde_collector::live::Live;
 use sonde_integration_tests::engine::Engine;
-use sonde_proto::codec;
+use sonde_proto::codec::{self, Dictionary, DictionaryBuilder};
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::id::{BootId, CheckId, Generation, ProbeId, RegionId, Seq};
 use sonde_proto::model::sample::{BatchId, Outcome, Phases, RunKind, Sample, SeqRange};
@@ -32,6 +34,10 @@ pub(super) struct Fixture {
     pub(super) client: Client,
     pub(super) ingest: IngestHandle,
     pub(super) live: Live,
+    /// The one clock of the fixture: instants of two clocks cannot be compared.
+    pub(super) clock: Clock,
+    /// Allows inserts from the beginning on.
+    pub(super) gate: Arc<Gate>,
     pub(super) workspace: Workspace,
     /// An instant not ahead of the clock, with an hour of slots on both sides of it inside its UTC day.
     pub(super) now: Wall,
@@ -66,6 +72,7 @@ impl Fixture {
             database: "sonde".to_owned(),
             user: "default".to_owned(),
             password_file: None,
+            cluster: None,
         })
         .unwrap();
         client.ready().await.unwrap();
@@ -75,9 +82,16 @@ impl Fixture {
         let checks = (1..=4).map(|number| (check(number), right.clone())).collect();
         let rights = Arc::new(ArcSwap::from_pointee(Rights { loaded: true, checks }));
         let live = Live::new();
-        let (ingest, _task) = ingest::start(client.clone(), rights.clone(), live.clone(), clock);
+        let gate = Arc::new(Gate::default());
+        lease(&gate, clock);
+        let ingest = pipeline(&client, &rights, &live, &gate, clock);
         let now = mid_day(clock.wall());
-        Self { engine, client, ingest, live, workspace, now, rights }
+        Self { engine, client, ingest, live, clock, gate, workspace, now, rights }
+    }
+
+    /// Another pipeline on the same stores, as a collector has after a restart: it remembers nothing.
+    pub(super) fn restart_pipeline(&mut self) {
+        self.ingest = pipeline(&self.client, &self.rights, &self.live, &self.gate, self.clock);
     }
 
     /// Batches of check 1 from `eu-west`, about the last minutes; equal arguments give equal batches.
@@ -94,8 +108,14 @@ impl Fixture {
     }
 
     pub(super) async fn deliver(&self, sent: &Sent) -> Disposition {
-        let answer = self.ingest.deliver(sent.delivery.clone()).await.unwrap();
-        tokio::time::timeout(DEADLINE, answer).await.expect("the batch is settled in time").unwrap()
+        let pending = self.ingest.deliver(sent.delivery.clone()).await.unwrap();
+        tokio::time::timeout(DEADLINE, pending.settled()).await.expect("the batch is settled in time").unwrap()
+    }
+
+    /// The same for numbers that were settled before on the same stream.
+    pub(super) async fn deliver_again(&self, sent: &Sent) -> Disposition {
+        let pending = self.ingest.deliver_again(sent.delivery.clone()).await.unwrap();
+        tokio::time::timeout(DEADLINE, pending.settled()).await.expect("the batch is settled in time").unwrap()
     }
 
     /// Delivers everything again, as a probe does after it reconnected, but for what is stored already.
@@ -166,9 +186,34 @@ impl Sent {
         let range = usize::try_from(first - begin).unwrap()..=usize::try_from(last - begin).unwrap();
         let mut part = self.clone();
         part.samples = self.samples[range].to_vec();
-        part.delivery.batch = seal(self.delivery.batch.id.boot, first, &part.samples);
+        (part.delivery.batch, part.delivery.dictionary) = seal(self.delivery.batch.id.boot, first, &part.samples);
         part
     }
+}
+
+/// Lets inserts begin for longer than any test lasts.
+pub(super) fn lease(gate: &Gate, clock: Clock) {
+    let now = clock.now();
+    gate.sent(now);
+    gate.renewed(now, HOUR, &[], now);
+}
+
+fn pipeline(
+    client: &Client,
+    rights: &Arc<ArcSwap<Rights>>,
+    live: &Live,
+    gate: &Arc<Gate>,
+    clock: Clock,
+) -> IngestHandle {
+    let parts = IngestParts {
+        clickhouse: client.clone(),
+        rights: rights.clone(),
+        live: live.clone(),
+        gate: gate.clone(),
+        marker: Marker::new(client.clone(), clock),
+        clock,
+    };
+    ingest::start(parts).0
 }
 
 /// Now, but in the first hour of a day an hour before it began, and in the last hour the beginning of that hour.
@@ -186,13 +231,16 @@ pub(super) fn region(name: &str) -> RegionId {
 }
 
 pub(super) fn sealed(from: &str, probe: u128, boot: u128, first_seq: u64, samples: Vec<Sample>) -> Sent {
-    let batch = seal(BootId(Uuid::from_u128(boot)), first_seq, &samples);
-    Sent { delivery: Delivery { probe: ProbeId(Uuid::from_u128(probe)), region: region(from), batch }, samples }
+    let (batch, dictionary) = seal(BootId(Uuid::from_u128(boot)), first_seq, &samples);
+    let delivery = Delivery { probe: ProbeId(Uuid::from_u128(probe)), region: region(from), batch, dictionary };
+    Sent { delivery, samples }
 }
 
-fn seal(boot: BootId, first_seq: u64, samples: &[Sample]) -> SealedBatch {
+fn seal(boot: BootId, first_seq: u64, samples: &[Sample]) -> (SealedBatch, Arc<Dictionary>) {
     let id = BatchId { boot, first_seq: Seq(first_seq), count: u32::try_from(samples.len()).unwrap() };
-    SealedBatch { id, columns: Arc::from(codec::encode(samples).unwrap()) }
+    let mut numbers = DictionaryBuilder::new();
+    let columns = codec::encode(samples, &mut numbers).unwrap().into();
+    (SealedBatch { id, columns }, Arc::new(numbers.dictionary().clone()))
 }
 
 /// A sample of check 1 that differs from its neighbours in everything; every third has no phase but `connect`.

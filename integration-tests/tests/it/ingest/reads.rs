@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use sonde_collector::clickhouse::read::{EXACT_RUNS_MAX, LatencyRow, Window};
+use sonde_collector::authz::Workspace;
+use sonde_collector::clickhouse::latency::{EXACT_RUNS_MAX, LatencyRow};
+use sonde_collector::clickhouse::read::Window;
 use sonde_collector::ingest::{CheckRight, Disposition};
+use sonde_collector::rollup::pieces::Retention;
 use sonde_proto::model::id::{Generation, WorkspaceId};
 use sonde_proto::model::sample::{Phases, RunKind, Sample};
 use uuid::Uuid;
@@ -79,8 +82,8 @@ async fn another_workspace_sees_nothing() {
     assert_eq!(fixture.client.list_samples(&fixture.workspace, &everything).await.unwrap().len(), 5);
     assert_eq!(fixture.client.list_samples(&stranger, &everything).await.unwrap().len(), 1);
     let window = everything.window;
-    assert_eq!(fixture.client.latency(&fixture.workspace, check(7), window).await.unwrap(), []);
-    assert_eq!(fixture.client.latency(&stranger, check(1), window).await.unwrap(), []);
+    assert_eq!(latency(&fixture, &fixture.workspace, 7, window).await, []);
+    assert_eq!(latency(&fixture, &stranger, 1, window).await, []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,7 +106,7 @@ async fn percentiles_equal_a_reference_over_visible_runs() {
     assert_eq!(fixture.deliver(&lone).await, Disposition::Stored);
 
     let window = Window { from: fixture.now - 2 * HOUR, until: fixture.now + HOUR };
-    let rows = fixture.client.latency(&fixture.workspace, check(1), window).await.unwrap();
+    let rows = latency(&fixture, &fixture.workspace, 1, window).await;
     let dns: Vec<u32> = values.iter().step_by(4).map(|value| value / 2).collect();
     let expected = [
         reference("eu-west", "dns", dns),
@@ -130,7 +133,7 @@ async fn percentiles_of_very_many_runs_are_within_one_percent() {
         ))
         .await;
     let window = Window { from, until: fixture.now + HOUR };
-    let found = fixture.client.latency(&fixture.workspace, check(1), window).await.unwrap();
+    let found = latency(&fixture, &fixture.workspace, 1, window).await;
     assert_eq!(found.len(), 1);
     let row = &found[0];
     assert_eq!((row.phase, row.count, row.max_us), ("total", u64::from(rows), rows));
@@ -138,6 +141,11 @@ async fn percentiles_of_very_many_runs_are_within_one_percent() {
         let exact = rows / 100 * percent;
         assert!(value.abs_diff(exact) <= exact / 99, "p{percent}: {value} instead of {exact}");
     }
+}
+
+async fn latency(fixture: &Fixture, workspace: &Workspace, number: u128, window: Window) -> Vec<LatencyRow> {
+    let found = fixture.client.latency(workspace, check(number), window, &Retention::default(), fixture.now).await;
+    found.unwrap().rows
 }
 
 /// Linear interpolation between the two neighbours of position `q * (n - 1)`, rounded to the microsecond.

@@ -9,15 +9,14 @@ use std::time::Duration;
 use sonde_proto::model::assignment::{Assignment, AssignmentUpdate};
 use sonde_proto::model::id::{BootId, CheckId, Generation};
 use sonde_proto::model::sample::{Outcome, Phases, RunKind, Sample};
-use sonde_proto::model::time::Mono;
-use sonde_proto::session::ProbeConfig;
+use sonde_proto::session::{FORSAKEN_AFTER, ProbeConfig};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{ALONE_MAX, Company, Link, STOP_MAX};
+use super::{Link, STOP_MAX};
 use crate::clock::Clock;
 use crate::identity::DataDir;
 use crate::identity::test_pki::{HOUR, TestCa, Wanted, some_probe};
@@ -202,16 +201,8 @@ async fn a_server_that_is_no_collector_gets_nothing() {
     scene.link.abort();
 }
 
-#[test]
-fn solitude_is_too_long_after_a_quarter_of_an_hour() {
-    let since = Mono(7);
-    assert_eq!(Company::Alone { since }.deadline(), Some(since + ALONE_MAX));
-    assert_eq!((Company::Together.deadline(), Company::Forsaken.deadline()), (None, None));
-    assert_eq!(ALONE_MAX, Duration::from_secs(900));
-}
-
 #[tokio::test]
-async fn work_is_dropped_in_solitude_and_taken_up_again() {
+async fn measuring_rests_in_solitude_and_goes_on_afterwards() {
     let server = Server::start(TestCa::new()).await;
     let folder = TempDir::new().unwrap();
     let dir = Arc::new(DataDir::open(folder.path()).unwrap());
@@ -229,11 +220,14 @@ async fn work_is_dropped_in_solitude_and_taken_up_again() {
     let (assign, assignments) = watch::channel(Arc::clone(&work));
     let (_stop, stops) = watch::channel(false);
     let mut link = Link::new(Arc::new(Spool::new(config, clock)), dir, identity, clock, assign, stops);
-    link.feel_alone_at(clock.now());
-    assert_eq!(*assignments.borrow(), work, "a short solitude changes nothing");
-    link.feel_alone_at(clock.now() + ALONE_MAX);
-    assert_eq!((link.company, assignments.borrow().generation), (Company::Forsaken, Generation(0)));
-    assert!(assignments.has_changed().unwrap());
+    let is_resting_after = |link: &mut Link, alone| {
+        link.spool.drive(|session, now, wall| session.handle_timeout(now + alone, wall));
+        let _ = link.pump();
+        link.spool.is_resting()
+    };
+    assert!(!is_resting_after(&mut link, FORSAKEN_AFTER / 2), "a short solitude changes nothing");
+    assert!(is_resting_after(&mut link, FORSAKEN_AFTER));
     link.note_live(0);
-    assert_eq!(link.company, Company::Together);
+    assert!(!link.spool.is_resting());
+    assert_eq!(*assignments.borrow(), work, "what it has to run it still knows");
 }

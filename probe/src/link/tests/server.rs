@@ -276,16 +276,17 @@ impl Stream {
             match event {
                 CollectorEvent::Hello(hello) => {
                     let epoch = Epoch(shared.seen.borrow().hellos.len() as u64 + 1);
-                    self.session.accept(epoch, Vec::new(), self.clock.now(), self.clock.wall());
+                    self.session.accept(epoch, Vec::new(), Vec::new(), self.clock.now(), self.clock.wall());
                     shared.seen.send_modify(|seen| seen.hellos.push(hello));
                 }
-                CollectorEvent::Batch(batch) => self.store(batch),
+                CollectorEvent::Batch(batch) | CollectorEvent::Repeat(batch) => self.store(batch),
+                CollectorEvent::Unfit { fault, .. } => panic!("{fault}"),
                 CollectorEvent::Heartbeat(heartbeat) => {
                     shared.seen.send_modify(|seen| seen.backlogs.push(heartbeat.backlog_samples));
                 }
                 CollectorEvent::Applied(generation) => shared.seen.send_modify(|seen| seen.applied.push(generation)),
                 CollectorEvent::Renew { csr_der } => self.renew(&csr_der),
-                CollectorEvent::Gap { boot, range } => self.session.confirm_gap(boot, range),
+                CollectorEvent::Gap(gap) => self.session.confirm_gap(gap.boot, gap.range),
                 CollectorEvent::Goodbye { .. } => shared.seen.send_modify(|seen| seen.goodbyes += 1),
                 CollectorEvent::Close(_) => is_closed = true,
             }
@@ -295,7 +296,7 @@ impl Stream {
 
     fn store(&mut self, batch: SealedBatch) {
         let is_holding_back = *self.shared.is_holding_back.borrow();
-        let samples = codec::decode(&batch.columns, batch.id.count).unwrap();
+        let samples = codec::decode(&batch.columns, batch.id.count, &self.session.dictionary()).unwrap();
         if !is_holding_back {
             self.session.confirm(batch.id);
         }

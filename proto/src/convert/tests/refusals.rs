@@ -30,6 +30,7 @@ fn hello_refusal(change: impl FnOnce(&mut wire::Hello)) -> String {
         wall: Wall(1),
         generation: Generation(0),
         bundle_version: 1,
+        generated_through: Seq(5),
     };
     let change = |message: &mut wire::ProbeMessage| {
         let Some(probe_message::Body::Hello(hello)) = &mut message.body else { panic!() };
@@ -59,6 +60,7 @@ fn a_hello_is_verified() {
     assert_eq!(hello_refusal(|h| h.wall_us = -1), "hello.wall_us");
     assert_eq!(hello_refusal(|h| h.wall_us = i64::MAX), "hello.wall_us");
     assert_eq!(hello_refusal(|h| h.bundle_version = 1 << 63), "hello.bundle_version");
+    assert_eq!(hello_refusal(|h| h.generated_through = 1 << 63), "hello.generated_through");
 }
 
 #[test]
@@ -78,14 +80,9 @@ fn a_batch_is_verified() {
             let Some(probe_message::Body::Batch(batch)) = &mut message.body else { panic!() };
             change(batch);
         };
-        probe_refusal(change, FromProbe::Batch(SealedBatch { id, columns: Arc::from([1].as_slice()) }))
+        probe_refusal(change, FromProbe::Batch(SealedBatch { id, columns: vec![1].into() }))
     };
     assert_eq!(refusal(|b| b.boot = vec![0; 17]), "batch.boot");
-    assert_eq!(refusal(|b| b.count = 0), "batch.count");
-    assert_eq!(refusal(|b| b.count = 1_001), "batch.count");
-    assert_eq!(refusal(|b| b.first_seq = 0), "batch.first_seq");
-    assert_eq!(refusal(|b| b.first_seq = u64::MAX), "batch.first_seq");
-    assert_eq!(refusal(|b| b.columns.clear()), "batch.columns");
     assert_eq!(refusal(|b| b.columns = vec![0; 256 * 1024 + 1].into()), "batch.columns");
 }
 
@@ -96,10 +93,69 @@ fn the_other_words_of_a_probe_are_verified() {
     assert_eq!(probe(probe_message::Body::Renew(wire::RenewRequest { csr_der: vec![0; 8_193] })), "renew.csr_der");
     assert_eq!(probe(probe_message::Body::Renew(wire::RenewRequest::default())), "renew.csr_der");
     assert_eq!(probe(probe_message::Body::Goodbye(wire::Goodbye { reason: "r".repeat(201) })), "goodbye.reason");
-    let gap = wire::GapReport { boot: vec![0; 16], range: None };
-    assert_eq!(probe(probe_message::Body::Gap(gap)), "gap.range");
-    let heartbeat = wire::ProbeHeartbeat { wall_us: i64::MIN, ..Default::default() };
-    assert_eq!(probe(probe_message::Body::Heartbeat(heartbeat)), "heartbeat.wall_us");
+    let heartbeat = |change: fn(&mut wire::ProbeHeartbeat)| {
+        let mut heartbeat = wire::ProbeHeartbeat { unacked_from: 1, ..Default::default() };
+        change(&mut heartbeat);
+        probe(probe_message::Body::Heartbeat(heartbeat))
+    };
+    assert_eq!(heartbeat(|h| h.wall_us = i64::MIN), "heartbeat.wall_us");
+    assert_eq!(heartbeat(|h| h.generated_through = u64::MAX), "heartbeat.generated_through");
+    assert_eq!(heartbeat(|h| h.oldest_unacked_slot_us = Some(-1)), "heartbeat.oldest_unacked_slot_us");
+    for impossible in
+        [|h: &mut wire::ProbeHeartbeat| h.unacked_from = 0, |h: &mut wire::ProbeHeartbeat| h.unacked_from = 2]
+    {
+        assert_eq!(heartbeat(impossible), "heartbeat.unacked_from");
+    }
+}
+
+#[test]
+fn a_gap_is_verified() {
+    let refusal = |change: fn(&mut wire::GapReport)| {
+        let mut gap = wire::GapReport {
+            boot: vec![1; 16],
+            range: Some(seq_range(1, 2)),
+            cause: "overflow".to_owned(),
+            slots_from_us: 5,
+            slots_until_us: 6,
+            is_at_most: false,
+        };
+        assert!(FromProbe::try_from(wire::ProbeMessage { body: Some(probe_message::Body::Gap(gap.clone())) }).is_ok());
+        change(&mut gap);
+        field_of(FromProbe::try_from(wire::ProbeMessage { body: Some(probe_message::Body::Gap(gap)) }))
+    };
+    assert_eq!(refusal(|g| g.boot.clear()), "gap.boot");
+    assert_eq!(refusal(|g| g.range = None), "gap.range");
+    assert_eq!(refusal(|g| g.range = Some(seq_range(2, 1))), "gap.range");
+    assert_eq!(refusal(|g| g.range = Some(seq_range(1, u64::MAX))), "gap.range");
+    for cause in ["", "Overflow", "no_probe", "store_loss"] {
+        let gap = wire::GapReport {
+            boot: vec![1; 16],
+            range: Some(seq_range(1, 2)),
+            cause: cause.to_owned(),
+            ..Default::default()
+        };
+        let message = wire::ProbeMessage { body: Some(probe_message::Body::Gap(gap)) };
+        assert_eq!(field_of(FromProbe::try_from(message)), "gap.cause", "{cause}");
+    }
+    assert_eq!(refusal(|g| g.slots_from_us = -1), "gap.slots_from_us");
+    assert_eq!(refusal(|g| g.slots_until_us = i64::MAX), "gap.slots_until_us");
+    assert_eq!(refusal(|g| g.slots_until_us = 5), "gap.slots_until_us");
+}
+
+#[test]
+fn a_dictionary_is_verified() {
+    let refusal = |change: fn(&mut wire::Dictionary)| {
+        let entry = wire::DictionaryEntry { check_id: vec![1; 16], ..Default::default() };
+        let mut dictionary = wire::Dictionary { first_index: 3, entries: vec![entry] };
+        change(&mut dictionary);
+        field_of(FromProbe::try_from(wire::ProbeMessage { body: Some(probe_message::Body::Dictionary(dictionary)) }))
+    };
+    assert_eq!(refusal(|d| d.entries.clear()), "dictionary.entries");
+    assert_eq!(refusal(|d| d.entries = vec![d.entries[0].clone(); 4_097]), "dictionary.entries");
+    assert_eq!(refusal(|d| d.first_index = 65_536), "dictionary.first_index");
+    assert_eq!(refusal(|d| d.entries[0].check_id = vec![1; 15]), "dictionary.entries.check_id");
+    assert_eq!(refusal(|d| d.entries[0].phases_us = vec![1; 5]), "dictionary.entries.phases_us");
+    assert_eq!(refusal(|d| d.entries[0].phases_us = vec![1; 7]), "dictionary.entries.phases_us");
 }
 
 #[test]
@@ -122,6 +178,7 @@ fn a_welcome_is_verified() {
             epoch: Epoch(1),
             wall: Wall(1),
             stored: Vec::new(),
+            in_doubt: Vec::new(),
             limits: Limits::default(),
             collector_id: "local-1".to_owned(),
         };
@@ -149,6 +206,7 @@ fn a_welcome_is_verified() {
     }
     assert_eq!(refusal(|w| w.collector_id = "c".repeat(65)), "welcome.collector_id");
     assert_eq!(refusal(|w| w.stored = vec![wire::SeqRange { first: 0, last: 0 }]), "welcome.stored");
+    assert_eq!(refusal(|w| w.in_doubt = vec![wire::SeqRange { first: 2, last: 1 }]), "welcome.in_doubt");
 }
 
 #[test]

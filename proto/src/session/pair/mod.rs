@@ -1,28 +1,31 @@
 //! Both ends of the session over a simulated link, with a store stub. Never runs in a product binary, and never waits.
 //!
-//! One [`ProbeSession`] lives throughout; each stream has a [`CollectorSession`] of its own, and one that the probe has left lives
-//! on as a zombie until it notices. Everything follows from the seed.
+//! One [`ProbeSession`] lives until it is restarted with a new boot; each stream has a [`CollectorSession`] of its own, and one
+//! that the probe has left lives on as a zombie until it notices. Everything follows from the seed.
 
+mod collector;
 mod link;
 mod store;
 
 pub use link::{Link, SplitMix64};
-pub use store::Store;
+pub use store::{Life, Store};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use collector::Job;
 use link::Pipe;
 
 use super::{
-    CloseReason, CollectorConfig, CollectorEvent, CollectorSession, FromCollector, FromProbe, Limits, PeerIdentity,
-    ProbeConfig, ProbeEvent, ProbeSession, RangeSet, SealedBatch,
+    CloseReason, CollectorConfig, CollectorSession, FromCollector, FromProbe, Limits, PeerIdentity, ProbeConfig,
+    ProbeEvent, ProbeSession, RangeSet,
 };
 use crate::model::assignment::AssignmentUpdate;
 use crate::model::check::Protocol;
 use crate::model::error_class::ErrorClass;
-use crate::model::id::{BootId, CheckId, Epoch, Generation, ProbeId, RegionId};
-use crate::model::sample::{BatchId, Outcome, Phases, RunKind, Sample, SeqRange};
+use crate::model::gap::GapCause;
+use crate::model::id::{BootId, CheckId, Generation, ProbeId, RegionId, Seq};
+use crate::model::sample::{BatchId, Outcome, Phases, RunKind, Sample};
 use crate::model::time::{Mono, Wall};
 
 /// The wall clock when a pair begins: 2023-11-14 23:59:30 UTC, half a minute before a partition edge.
@@ -37,20 +40,23 @@ const PROBE: ProbeId = ProbeId(uuid::Uuid::from_u128(0x5eed));
 /// Longest simulated time until everything is settled once nothing disturbs any more.
 const SETTLE_MAX: Duration = Duration::from_secs(3_600);
 
-/// What the simulated collector process does later.
-#[derive(Debug)]
-enum Job {
-    Accept { stream: u64, unacked: Vec<SeqRange> },
-    Insert { stream: u64, batch: SealedBatch },
-    Confirm { stream: u64, batch: BatchId },
-    Gap { stream: u64, boot: BootId, range: SeqRange },
-}
-
 #[derive(Debug)]
 struct Stream {
+    boot: BootId,
     collector: CollectorSession,
     up: Pipe<FromProbe>,
     down: Pipe<FromCollector>,
+}
+
+/// A life of the probe process that has ended.
+#[derive(Debug)]
+pub struct EndedLife {
+    /// Its name.
+    pub boot: BootId,
+    /// Highest number given, whether or not anybody was told.
+    pub generated_through: Seq,
+    /// Numbers that it held without an ack.
+    pub unacked: RangeSet,
 }
 
 /// Both ends, the link between them and the store behind.
@@ -64,6 +70,8 @@ pub struct Pair {
     pub store: Store,
     /// Most time that an insert takes, and again its confirmation.
     pub store_latency_max: Duration,
+    /// How many of a thousand batches a collector refuses; each stream decides anew.
+    pub refuse_per_mille: u64,
     /// What new streams demand.
     pub limits: Limits,
     /// Why streams ended, in order; at most one entry for each end of each stream.
@@ -74,6 +82,12 @@ pub struct Pair {
     pub lost: RangeSet,
     /// Batches that reached a collector, resent ones too.
     pub batches_received: Vec<BatchId>,
+    /// Lives of the probe before the present one.
+    pub ended: Vec<EndedLife>,
+    memory_bytes_max: usize,
+    boot: BootId,
+    /// Until then a collector that died may still be storing.
+    lease_until: Mono,
     seed: u64,
     rng: SplitMix64,
     streams: BTreeMap<u64, Stream>,
@@ -84,6 +98,8 @@ pub struct Pair {
     jobs: BTreeMap<(Mono, u64), Job>,
     jobs_made: u64,
     offered: u64,
+    /// Samples and passed-over slots of the present life.
+    made: u64,
 }
 
 impl Pair {
@@ -95,24 +111,23 @@ impl Pair {
     /// The same with a probe that keeps at most so many bytes of sealed batches.
     pub fn with_memory(seed: u64, memory_bytes_max: usize) -> Self {
         let mut rng = SplitMix64::new(seed);
-        let probe = ProbeSession::new(ProbeConfig {
-            probe: PROBE,
-            boot: BootId(uuid::Uuid::from_u64_pair(rng.next_bits(), rng.next_bits())),
-            version: "0.1.0".to_owned(),
-            capabilities: BTreeSet::from(Protocol::ALL),
-            bundle_version: 1,
-            memory_bytes_max,
-        });
+        let boot = BootId(uuid::Uuid::from_u64_pair(rng.next_bits(), rng.next_bits()));
+        let probe = probe(boot, memory_bytes_max);
         Self {
             probe,
             link: Link::new(),
             store: Store::default(),
             store_latency_max: Duration::from_millis(800),
+            refuse_per_mille: 0,
             limits: Limits::default(),
             closed: Vec::new(),
             events: Vec::new(),
             lost: RangeSet::new(),
             batches_received: Vec::new(),
+            ended: Vec::new(),
+            memory_bytes_max,
+            boot,
+            lease_until: Mono(0),
             seed,
             rng,
             streams: BTreeMap::new(),
@@ -122,7 +137,43 @@ impl Pair {
             jobs: BTreeMap::new(),
             jobs_made: 0,
             offered: 0,
+            made: 0,
         }
+    }
+
+    /// The present life of the probe.
+    pub fn boot(&self) -> BootId {
+        self.boot
+    }
+
+    /// What was stored of the present life.
+    pub fn life(&mut self) -> &mut Life {
+        self.store.life(self.boot)
+    }
+
+    /// Numbers that the present life gives to samples and passed-over slots once everything is sealed.
+    pub fn made(&self) -> u64 {
+        self.made
+    }
+
+    /// Kills the probe process and starts another: what it held is lost.
+    pub fn restart_probe(&mut self) {
+        if self.attached.is_some() {
+            self.break_stream();
+        }
+        let (boot, generated_through) = (self.boot, self.probe.generated_through());
+        self.ended.push(EndedLife { boot, generated_through, unacked: self.probe.unacked() });
+        self.boot = BootId(uuid::Uuid::from_u64_pair(self.rng.next_bits(), self.rng.next_bits()));
+        self.probe = probe(self.boot, self.memory_bytes_max);
+        self.made = 0;
+    }
+
+    /// Passes slots over.
+    pub fn skip(&mut self, cause: GapCause, slots: u64) {
+        self.made += slots;
+        let wall = self.wall();
+        self.probe.skip(cause, wall, wall + Duration::from_micros(1), slots, self.link.now);
+        self.pump();
     }
 
     /// The simulated time.
@@ -151,8 +202,9 @@ impl Pair {
     fn offer_one(&mut self) {
         let is_failed = self.rng.chance(100);
         self.offered += 1;
+        self.made += 1;
         let sample = Sample {
-            check: CheckId(uuid::Uuid::from_u128(7)),
+            check: CheckId(uuid::Uuid::from_u128(7 + u128::from(self.offered % 13))),
             generation: Generation(1),
             kind: RunKind::Scheduled,
             slot_at: self.wall(),
@@ -186,19 +238,6 @@ impl Pair {
             self.detach();
             if self.rng.chance(500) {
                 self.streams.remove(&id);
-            }
-        }
-    }
-
-    /// Kills the collector process: its streams are gone, and each insert that had begun happens or does not.
-    pub fn crash_collector(&mut self) {
-        self.streams.clear();
-        self.detach();
-        for job in std::mem::take(&mut self.jobs).into_values() {
-            if let Job::Insert { batch, .. } = job
-                && self.rng.chance(500)
-            {
-                self.store.insert(batch);
             }
         }
     }
@@ -260,7 +299,7 @@ impl Pair {
         let config = CollectorConfig { collector_id: "pair-1".to_owned(), limits: self.limits };
         let collector = CollectorSession::new(config, peer, self.now());
         self.streams_opened += 1;
-        let stream = Stream { collector, up: Pipe::new(), down: Pipe::new() };
+        let stream = Stream { boot: self.boot, collector, up: Pipe::new(), down: Pipe::new() };
         self.streams.insert(self.streams_opened, stream);
         self.attached = Some(self.streams_opened);
         self.probe.handle_connected(self.now(), self.wall());
@@ -285,40 +324,6 @@ impl Pair {
         while let Some(message) = stream.down.receive(&self.link) {
             if self.attached == Some(id) {
                 let _: Result<(), _> = self.probe.handle_message(message, now, wall);
-            }
-        }
-    }
-
-    fn later(&mut self, job: Job) {
-        let at = self.now() + self.rng.up_to(self.store_latency_max);
-        self.jobs_made += 1;
-        self.jobs.insert((at, self.jobs_made), job);
-    }
-
-    fn work(&mut self, job: Job) {
-        let (now, wall) = (self.now(), self.wall());
-        match job {
-            Job::Accept { stream, unacked } => {
-                let stored = self.store.stored_of(&unacked);
-                if let Some(opened) = self.streams.get_mut(&stream) {
-                    opened.collector.accept(Epoch(stream), stored, now, wall);
-                }
-            }
-            Job::Insert { stream, batch } => {
-                let id = batch.id;
-                self.store.insert(batch);
-                self.later(Job::Confirm { stream, batch: id });
-            }
-            Job::Confirm { stream, batch } => {
-                if let Some(stream) = self.streams.get_mut(&stream) {
-                    stream.collector.confirm(batch);
-                }
-            }
-            Job::Gap { stream, boot, range } => {
-                self.store.gaps.insert(range);
-                if let Some(stream) = self.streams.get_mut(&stream) {
-                    stream.collector.confirm_gap(boot, range);
-                }
             }
         }
     }
@@ -353,6 +358,7 @@ impl Pair {
                 | ProbeEvent::Renewed(_)
                 | ProbeEvent::Drained { .. }
                 | ProbeEvent::Live { .. }
+                | ProbeEvent::Forsaken
                 | ProbeEvent::Refused { .. } => self.events.push(event),
             }
         }
@@ -360,40 +366,15 @@ impl Pair {
             self.break_stream();
         }
     }
+}
 
-    fn pump_collector(&mut self, id: u64) {
-        let (now, wall) = (self.now(), self.wall());
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        let mut is_broken = false;
-        while let Some(message) = stream.collector.poll_transmit(now, wall) {
-            is_broken |= !stream.down.send(message, &self.link, &mut self.rng);
-        }
-        let events: Vec<CollectorEvent> = std::iter::from_fn(|| stream.collector.poll_event()).collect();
-        for event in events {
-            match event {
-                CollectorEvent::Hello(hello) => {
-                    self.later(Job::Accept { stream: id, unacked: hello.unacked });
-                }
-                CollectorEvent::Batch(batch) => {
-                    self.batches_received.push(batch.id);
-                    self.later(Job::Insert { stream: id, batch });
-                }
-                CollectorEvent::Gap { boot, range } => self.later(Job::Gap { stream: id, boot, range }),
-                CollectorEvent::Close(reason) => {
-                    self.closed.push(reason);
-                    is_broken = true;
-                }
-                CollectorEvent::Heartbeat(_)
-                | CollectorEvent::Applied(_)
-                | CollectorEvent::Renew { .. }
-                | CollectorEvent::Goodbye { .. } => {}
-            }
-        }
-        if is_broken {
-            self.streams.remove(&id);
-            if self.attached == Some(id) && self.now() >= self.link.cut_until {
-                self.detach();
-            }
-        }
-    }
+fn probe(boot: BootId, memory_bytes_max: usize) -> ProbeSession {
+    ProbeSession::new(ProbeConfig {
+        probe: PROBE,
+        boot,
+        version: "0.1.0".to_owned(),
+        capabilities: BTreeSet::from(Protocol::ALL),
+        bundle_version: 1,
+        memory_bytes_max,
+    })
 }
