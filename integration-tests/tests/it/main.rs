@@ -8,6 +8,7 @@ mod clickhouse;
 mod collectors;
 mod coverage;
 mod crash;
+mod findings;
 mod fleet;
 mod hostile_api;
 mod ingest;
