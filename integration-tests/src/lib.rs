@@ -8,5 +8,6 @@ pub mod engine;
 pub mod mesh;
 pub mod postgres;
 pub mod process;
+pub mod sim;
 pub mod target;
 pub mod wait;

@@ -18,4 +18,5 @@ mod mesh_input;
 mod ports;
 mod readme;
 mod rollups;
+mod sim;
 mod tidy;
