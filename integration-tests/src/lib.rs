@@ -2,6 +2,7 @@
 //!
 //! Nothing here stands in for a part of the product, except in `sim`, where machines of the product meet simulated stores.
 
+pub mod chaos;
 pub mod chaos_proxy;
 pub mod cli;
 pub mod engine;

@@ -4,6 +4,7 @@
 
 mod admin_store;
 mod bad_input;
+mod chaos;
 mod clickhouse;
 mod collectors;
 mod coverage;
