@@ -68,7 +68,7 @@ find_missing() {
         need iproute2 ip
         # The chaos runs give each part a network of its own and cut links.
         need nftables nft
-        need util-linux unshare nsenter
+        need util-linux unshare nsenter setpriv
         need mount mount
         # The logs of long runs name the commit.
         need git git
