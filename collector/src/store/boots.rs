@@ -190,4 +190,7 @@ const RECORD_HEARD: &str = "
         oldest_unacked_slot = case when excluded.last_heard_at >= probe_boots.last_heard_at
                               then excluded.oldest_unacked_slot else probe_boots.oldest_unacked_slot end,
         said_goodbye = probe_boots.said_goodbye or excluded.said_goodbye,
+        -- A life that gives numbers was not over, whoever thought so: what it loses from now on is still to be counted.
+        closed_at = case when excluded.generated_through > probe_boots.generated_through
+                    then null else probe_boots.closed_at end,
         unacked_from = greatest(probe_boots.unacked_from, excluded.unacked_from)";

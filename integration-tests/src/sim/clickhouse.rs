@@ -108,6 +108,8 @@ struct Insert {
 pub(super) struct ClickHouse {
     pub(super) rows: BTreeMap<Identity, Visible>,
     pub(super) gaps: BTreeMap<(ProbeId, BootId, Seq), GapRow>,
+    /// Rows that were committed after a gap over their number had been written.
+    pub(super) after_gap: BTreeSet<Identity>,
     pub(super) rollups: Rollups,
     /// Rows beyond the first of their identity.
     pub(super) copies: u64,
@@ -131,6 +133,7 @@ impl ClickHouse {
         Self {
             rows: BTreeMap::new(),
             gaps: BTreeMap::new(),
+            after_gap: BTreeSet::new(),
             rollups: Rollups::default(),
             copies: 0,
             partials: 0,
@@ -341,6 +344,9 @@ impl ClickHouse {
                 self.fault.get_or_insert(text);
             }
             None => {
+                if self.has_gap(probe, boot, seq) {
+                    self.after_gap.insert((probe, boot, seq));
+                }
                 let visible = Visible { row: row.clone(), committed_at: now, copies: 1 };
                 self.rows.insert((probe, boot, seq), visible);
             }

@@ -272,6 +272,7 @@ impl Postgres {
         let last_heard = now.saturating_sub(Instant::try_from(heard.ago.as_micros()).unwrap_or(now));
         match self.boots.iter_mut().find(|row| row.boot == boot) {
             Some(row) => {
+                row.is_closed &= generated_through <= row.generated_through;
                 row.generated_through = row.generated_through.max(generated_through);
                 row.unacked_from = row.unacked_from.max(unacked_from);
                 row.last_heard = row.last_heard.max(last_heard);

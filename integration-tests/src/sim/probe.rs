@@ -318,6 +318,7 @@ impl Probe {
 
     fn assign(&mut self, assignment: Arc<Assignment>, io: &mut Io<'_>) {
         let wall = self.clock.wall(io.now);
+        let measures = self.measures;
         let Some(life) = &mut self.life else { return };
         let generation = assignment.generation;
         io.trace.note(
@@ -332,7 +333,8 @@ impl Probe {
                 io.oracle.release(Some(*check), life.boot, wall.min(next));
             }
         }
-        for (check, new) in assignment.checks.iter().filter(|_| !life.is_stopping) {
+        // Whoever has stopped measuring holds nothing any more.
+        for (check, new) in assignment.checks.iter().filter(|_| measures && !life.is_stopping) {
             let from = new.from.max(wall);
             io.oracle.hold((*check, new.rhythm), &self.region, life.boot, from);
             life.next.entry(*check).or_insert(new.rhythm.slot_at_or_after(from));
