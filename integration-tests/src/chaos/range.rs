@@ -24,8 +24,10 @@ use super::witness::Witness;
 const SETTLE_MAX: Duration = Duration::from_secs(240);
 /// Distance between two looks at it.
 const SETTLE_LOOK: Duration = Duration::from_secs(1);
-/// This many looks without a change, with everybody live, are quiet.
-const QUIET_LOOKS: u32 = 4;
+/// This many looks without a change, with everybody live, are quiet: longer than everything that may pause in a mesh without
+/// a fault, one after the other: a lease of 10 s that keeps samples in doubt, a question of 5 s, a pause of 5 s before an
+/// insert is tried again, and a heartbeat of 5 s.
+const QUIET_LOOKS: u32 = 30;
 /// Slots this young are not counted by the ledger: it promises its arithmetic for what is older than 30 s.
 const LEDGER_AGE: Duration = Duration::from_secs(31);
 /// Missing slots that a complaint names.
