@@ -21,6 +21,21 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// Name of the data folder in the test's own folder.
 const DATA: &str = "data";
 
+/// The collector's own client for the engine at `url`; does not dial.
+///
+/// # Panics
+/// When `url` is none.
+pub fn client(url: &str) -> sonde_collector::clickhouse::Client {
+    let config = sonde_collector::config::ClickHouse {
+        url: url.parse().expect("the engine's URL is one"),
+        database: "sonde".to_owned(),
+        user: "default".to_owned(),
+        password_file: None,
+        cluster: None,
+    };
+    sonde_collector::clickhouse::Client::connect(&config).expect("there is no password file that could be missing")
+}
+
 /// A running engine. Killed and removed when dropped.
 #[derive(Debug)]
 pub struct Engine {

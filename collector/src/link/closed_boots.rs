@@ -29,14 +29,14 @@ use crate::store::{ANSWER_MAX, FormerBoot, OwnSession, StoreError, within};
 
 /// From the newer life's Hello on: after so long no other collector can insert anything of the older life any more, because
 /// its lease has run out or its last renewal has told it that the session is taken. And the newer life is on record.
-const OTHERS_END: Duration = Duration::from_secs(LEASE.as_secs() + 5);
+pub const OTHERS_END: Duration = Duration::from_secs(LEASE.as_secs() + 5);
 /// Pause before another attempt, while a store is away or batches of the older life are still on their way from here.
-const RETRY: Duration = Duration::from_secs(5);
+pub const RETRY: Duration = Duration::from_secs(5);
 /// Pause before the next look for lives that were written down late, by a collector that was cut off from Postgres. Two
 /// questions by key a minute and stream: 10,000 probes ask 330 a second.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+pub const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// The store counts no further.
-const LAST: Seq = Seq(i64::MAX as u64);
+pub const LAST: Seq = Seq(i64::MAX as u64);
 
 #[derive(Debug, Error)]
 enum CloseError {
@@ -110,7 +110,7 @@ async fn missing(ingest: &IngestHandle, probe: ProbeId, boot: &FormerBoot) -> Re
 }
 
 /// Numbers from `low` on that were given and are accounted for nowhere.
-fn debts(low: Seq, generated_through: Seq, stored: &RangeSet, reported: &RangeSet) -> RangeSet {
+pub fn debts(low: Seq, generated_through: Seq, stored: &RangeSet, reported: &RangeSet) -> RangeSet {
     let highest = |set: &RangeSet| set.iter().last().map_or(Seq(0), |range| range.last);
     let through = generated_through.max(highest(stored)).max(highest(reported)).min(LAST);
     let mut debts = RangeSet::new();

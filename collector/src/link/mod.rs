@@ -4,7 +4,7 @@
 pub mod accept;
 pub mod alarms;
 mod chores;
-mod closed_boots;
+pub mod closed_boots;
 pub mod enrol;
 mod gaps;
 pub mod mesh;

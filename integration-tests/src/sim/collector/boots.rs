@@ -1,9 +1,7 @@
 //! Writes down what a dead life of a probe took with it: numbers that were given, and are neither stored nor reported.
 
-use std::time::Duration;
-
 use sonde_collector::clickhouse::insert::BootRange;
-use sonde_collector::fleet::gate::LEASE;
+use sonde_collector::link::closed_boots::{LAST, LOOK_AGAIN, RETRY, debts};
 use sonde_proto::model::gap::{Gap, GapCause};
 use sonde_proto::model::id::{BootId, ProbeId, RegionId, Seq};
 use sonde_proto::model::sample::SeqRange;
@@ -15,15 +13,6 @@ use super::super::io::{Answer, Io, StreamId};
 use super::super::options::Mutant;
 use super::super::postgres::{ControlAnswer, ControlRequest, Former};
 use super::{Life, Purpose, found};
-
-/// From Hello on: after so long no other collector can insert anything of an older life any more.
-pub(super) const OTHERS_END: Duration = Duration::from_secs(LEASE.as_secs() + 5);
-/// The store counts no further.
-const LAST: Seq = Seq(i64::MAX as u64);
-/// Pause before the next look for lives that were written down late.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// Pause after a question without an answer.
-const RETRY: Duration = Duration::from_secs(5);
 
 /// One dead life that is being closed.
 #[derive(Debug)]
@@ -138,11 +127,8 @@ impl Life {
                 found(answer).map(|found| Step::AskGaps(found.iter().map(|piece| piece.range).collect()))
             }
             (Step::AskGaps(stored), Answer::ClickHouse(StoreAnswer::Gaps(gaps))) => {
-                let highest = stored.iter().chain(gaps.iter().copied()).map(|range| range.last).max();
-                let last = closing.generated_through.max(highest.unwrap_or_default());
-                let mut missing = RangeSet::new();
-                missing.insert(SeqRange { first: closing.unacked_from, last });
-                stored.iter().chain(gaps).for_each(|range| missing.remove(range));
+                let gaps: RangeSet = gaps.into_iter().collect();
+                let missing = debts(closing.unacked_from, closing.generated_through, stored, &gaps);
                 Some(if missing.is_empty() { Step::Close } else { Step::Write(missing.iter().collect()) })
             }
             (Step::Write(_), Answer::ClickHouse(StoreAnswer::Done)) => Some(Step::Close),

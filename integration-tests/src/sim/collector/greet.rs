@@ -74,7 +74,7 @@ impl Life {
             stream.in_doubt = in_doubt;
         }
         stream.greeting = None;
-        stream.close_boots_at = Some(now + super::boots::OTHERS_END);
+        stream.close_boots_at = Some(now + sonde_collector::link::closed_boots::OTHERS_END);
     }
 
     /// The lease of the previous holder has run out: what it stored is stored.

@@ -6,8 +6,7 @@ use sonde_collector::clickhouse::Client;
 use sonde_collector::clickhouse::insert::InsertAttempt;
 use sonde_collector::clickhouse::row::RowsEncoder;
 use sonde_collector::clock::Clock;
-use sonde_collector::config;
-use sonde_integration_tests::engine::Engine;
+use sonde_integration_tests::engine::{self, Engine};
 use sonde_proto::model::id::{BootId, CheckId, Generation, ProbeId, RegionId, Seq};
 use sonde_proto::model::sample::{Outcome, Phases, RunKind, Sample, StoredSample};
 use uuid::Uuid;
@@ -20,14 +19,7 @@ const NO_SETTINGS: [&str; 3] = ["query", "database", "query_id"];
 
 /// The collector's own client, connected to `url`, with the tables made.
 async fn collectors_client(url: &str) -> Client {
-    let client = Client::connect(&config::ClickHouse {
-        url: url.parse().unwrap(),
-        database: "sonde".to_owned(),
-        user: "default".to_owned(),
-        password_file: None,
-        cluster: None,
-    })
-    .unwrap();
+    let client = engine::client(url);
     client.migrate().await.unwrap();
     client
 }

@@ -10,11 +10,10 @@ use sonde_collector::clickhouse::Client;
 use sonde_collector::clickhouse::marks::Marker;
 use sonde_collector::clickhouse::read::{ListQuery, ListedSample, Window};
 use sonde_collector::clock::Clock;
-use sonde_collector::config;
 use sonde_collector::fleet::gate::Gate;
 use sonde_collector::ingest::{self, CheckRight, Delivery, Disposition, IngestHandle, IngestParts, Rights};
 use sonde_collector::live::Live;
-use sonde_integration_tests::engine::Engine;
+use sonde_integration_tests::engine::{self, Engine};
 use sonde_proto::codec::{self, Dictionary, DictionaryBuilder};
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::id::{BootId, CheckId, Generation, ProbeId, RegionId, Seq};
@@ -67,14 +66,7 @@ impl Fixture {
 
     async fn with(engine: Engine, url: &str) -> Self {
         let clock = Clock::system();
-        let client = Client::connect(&config::ClickHouse {
-            url: url.parse().unwrap(),
-            database: "sonde".to_owned(),
-            user: "default".to_owned(),
-            password_file: None,
-            cluster: None,
-        })
-        .unwrap();
+        let client = engine::client(url);
         client.ready().await.unwrap();
         client.migrate().await.unwrap();
         let workspace = Workspace::system(Task::Replan);

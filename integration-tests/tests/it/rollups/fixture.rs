@@ -11,10 +11,9 @@ use sonde_collector::clickhouse::latency::RunCounts;
 use sonde_collector::clickhouse::marks::{minute_bucket, minute_of};
 use sonde_collector::clickhouse::read::Window;
 use sonde_collector::clock::Clock;
-use sonde_collector::config;
 use sonde_collector::rollup::machine::Machine;
 use sonde_collector::tasks::rollup::drive;
-use sonde_integration_tests::engine::Engine;
+use sonde_integration_tests::engine::{self, Engine};
 use sonde_proto::model::id::{CheckId, WorkspaceId};
 use sonde_proto::model::time::Wall;
 use uuid::Uuid;
@@ -53,14 +52,7 @@ pub(super) struct Row {
 impl Fixture {
     pub(super) async fn start() -> Self {
         let engine = Engine::start().await;
-        let client = Client::connect(&config::ClickHouse {
-            url: engine.url().parse().unwrap(),
-            database: "sonde".to_owned(),
-            user: "default".to_owned(),
-            password_file: None,
-            cluster: None,
-        })
-        .unwrap();
+        let client = engine::client(engine.url());
         client.migrate().await.unwrap();
         let workspace = Workspace::system(Task::Rollup);
         Self { engine, client, clock: Clock::system(), workspace, machine: Machine::new(1), epoch: 1 }
