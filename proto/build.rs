@@ -13,6 +13,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("sonde.v1.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".sonde.v1.Batch.columns").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .codec_path("crate::wire::codec::LeanCodec")
+        .bytes(".sonde.v1.Batch.columns")
+        .compile_fds(descriptors)?;
     Ok(())
 }

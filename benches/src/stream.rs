@@ -15,6 +15,7 @@ use sonde_probe::identity::{CollectorVerifier, DataDir, Identity, JoinTicket, cl
 use sonde_proto::model::check::Protocol;
 use sonde_proto::model::id::BootId;
 use sonde_proto::model::sample::Sample;
+use sonde_proto::model::time::Mono;
 use sonde_proto::session::{FromCollector, ProbeConfig, ProbeEvent, ProbeSession};
 use sonde_proto::wire;
 use sonde_proto::wire::mesh_client::MeshClient;
@@ -33,7 +34,7 @@ use crate::counted::{Count, Counted};
 /// Messages handed to HTTP/2 and not yet sent, as in the probe.
 const OUTGOING_MESSAGES_MAX: usize = 16;
 /// Samples without an ack beyond which no more are made: as many as the collector takes at once.
-const UNACKED_SAMPLES_MAX: u64 = 64_000;
+pub(crate) const UNACKED_SAMPLES_MAX: u64 = 64_000;
 /// Memory for them; twice what they need.
 const MEMORY_BYTES_MAX: usize = 64 << 20;
 /// Bytes that the collector may send ahead, as in the probe.
@@ -112,22 +113,23 @@ impl Stream {
         Ok(stream)
     }
 
-    /// Sends all of `samples` and waits until the store has confirmed every one.
+    /// Sends all of `samples` and waits until the store has confirmed every one. Returns when the last was handed over.
     ///
     /// # Errors
     /// When the collector refuses one, or takes too long.
-    pub(crate) async fn deliver(&mut self, mut samples: impl Iterator<Item = Sample>) -> anyhow::Result<()> {
-        let mut is_fed = false;
-        let delivered = self.drive(move |session, clock| {
-            while !is_fed && session.backlog_samples() < UNACKED_SAMPLES_MAX {
+    pub(crate) async fn deliver(&mut self, mut samples: impl Iterator<Item = Sample>) -> anyhow::Result<Mono> {
+        let mut fed_at = None;
+        let delivered = self.drive(|session, clock| {
+            while fed_at.is_none() && session.backlog_samples() < UNACKED_SAMPLES_MAX {
                 match samples.next() {
                     Some(sample) => session.offer(sample, clock.now()),
-                    None => is_fed = true,
+                    None => fed_at = Some(clock.now()),
                 }
             }
-            is_fed && session.is_settled()
+            fed_at.is_some() && session.is_settled()
         });
-        timeout(DELIVER_MAX, delivered).await.context("samples were not confirmed in time")?
+        timeout(DELIVER_MAX, delivered).await.context("samples were not confirmed in time")??;
+        fed_at.context("a delivery ends after its last sample")
     }
 
     /// Keeps the stream alive without a sample until it ends, which is an error.

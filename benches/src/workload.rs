@@ -16,6 +16,10 @@ const JITTER_PARTS: u64 = 10;
 /// Slots begin this long after midnight, so that none of them lies near another day.
 const BEGIN_US: i64 = 3_600_000_000;
 
+/// Of the time from the slot to the beginning, and of what the phases leave of the total, in microseconds.
+const LATE_US: (u64, u64) = (50, 2_000);
+const OTHER_US: (u64, u64) = (5, 60);
+
 /// SplitMix64: small, and good enough to be noise.
 #[derive(Debug, Clone)]
 struct Noise(u64);
@@ -34,9 +38,20 @@ impl Noise {
     }
 
     fn phase(&mut self, base: u64) -> u32 {
-        let jitter = base / JITTER_PARTS;
-        u32::try_from(self.between((base - jitter, base + jitter))).unwrap_or(u32::MAX)
+        u32::try_from(self.between(jittered(base))).unwrap_or(u32::MAX)
     }
+}
+
+/// Where a phase with this base lies.
+fn jittered(base: u64) -> (u64, u64) {
+    let jitter = base / JITTER_PARTS;
+    (base - jitter, base + jitter)
+}
+
+/// Bits of an even draw from this range.
+#[expect(clippy::cast_precision_loss, reason = "ranges are far below 2^52")]
+fn bits((least, most): (u64, u64)) -> f64 {
+    ((most - least + 1) as f64).log2()
 }
 
 /// What is constant about a check.
@@ -74,6 +89,15 @@ impl Workload {
             .collect();
         Self { targets, begin: Wall(day * DAY_US + BEGIN_US), noise, number: 0 }
     }
+
+    /// Bits of every draw that a sample is made of, as a mean over the checks: what no lossless format can do without.
+    /// What is drawn once per check is not counted.
+    #[expect(clippy::cast_precision_loss, reason = "there are far fewer than 2^52 checks")]
+    pub(crate) fn noise_bits(&self) -> f64 {
+        let phases =
+            self.targets.iter().flat_map(|target| target.base_us).map(|base| bits(jittered(base))).sum::<f64>();
+        phases / self.targets.len() as f64 + bits(LATE_US) + bits(OTHER_US)
+    }
 }
 
 impl Iterator for Workload {
@@ -88,13 +112,13 @@ impl Iterator for Workload {
         let [dns_us, connect_us, tls_us, send_us, ttfb_us, transfer_us] =
             base_us.map(|base| Some(self.noise.phase(base)));
         let phases = Phases { dns_us, connect_us, tls_us, send_us, ttfb_us, transfer_us };
-        let between_us = self.noise.between((5, 60));
+        let between_us = self.noise.between(OTHER_US);
         Some(Sample {
             check,
             generation: Generation(7),
             kind: RunKind::Scheduled,
             slot_at,
-            started_at: slot_at + Duration::from_micros(self.noise.between((50, 2_000))),
+            started_at: slot_at + Duration::from_micros(self.noise.between(LATE_US)),
             outcome: Outcome::Ok,
             error: None,
             phases,
@@ -107,6 +131,8 @@ impl Iterator for Workload {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use sonde_proto::codec;
     use uuid::Uuid;
 
@@ -121,6 +147,20 @@ mod tests {
         let take = |seed| Workload::new(&checks(10), 20_000, seed).take(100).collect::<Vec<_>>();
         assert_eq!(take(1), take(1));
         assert_ne!(take(1), take(2));
+    }
+
+    #[test]
+    fn the_noise_is_counted_from_the_ranges_that_are_drawn_from() {
+        let mut workload = Workload::new(&checks(2), 20_000, 9);
+        // A tenth of the base either way: 1,001 and 21 numbers.
+        workload.targets[0].base_us = [5_000; 6];
+        workload.targets[1].base_us = [100; 6];
+        let expected = 6.0 * (1_001_f64.log2() + 21_f64.log2()) / 2.0 + 1_951_f64.log2() + 56_f64.log2();
+        assert!((workload.noise_bits() - expected).abs() < 1e-9, "{}", workload.noise_bits());
+        // And those numbers are really all that come.
+        let drawn: Vec<u32> = workload.take(40_000).filter_map(|sample| sample.phases.dns_us).collect();
+        let of = |base: u32| drawn.iter().filter(|us| us.abs_diff(base) <= base / 10).collect::<BTreeSet<_>>().len();
+        assert_eq!((of(5_000), of(100)), (1_001, 21));
     }
 
     #[test]

@@ -321,6 +321,7 @@ fn ingest_parts(parts: &Parts) -> IngestParts {
         rights: Arc::clone(&parts.rights),
         live: parts.live.clone(),
         gate: Arc::clone(&parts.state.gate),
+        skew: Arc::clone(&parts.state.skew),
         marker: Marker::new(parts.clickhouse.clone(), parts.clock),
         clock: parts.clock,
     }

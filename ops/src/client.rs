@@ -15,8 +15,10 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
+use tonic_types::StatusExt as _;
 
 use crate::error::{CliError, Kind, Result};
+use crate::flags;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -264,6 +266,9 @@ fn fault(status: &Status) -> CliError {
         return CliError::new(Kind::Unavailable, "what listens at this endpoint does not know this call")
             .hint(ADMIN_HINT);
     }
+    if let Some(refused) = refused_field(status) {
+        return refused;
+    }
     let kind = match status.code() {
         Code::InvalidArgument | Code::OutOfRange => Kind::Invalid,
         Code::NotFound => Kind::NotFound,
@@ -276,6 +281,13 @@ fn fault(status: &Status) -> CliError {
     };
     let text = if status.message().is_empty() { status.code().description() } else { status.message() };
     CliError::new(kind, text)
+}
+
+/// The refusal of a field, in the words of who typed its value.
+fn refused_field(status: &Status) -> Option<CliError> {
+    let details = status.get_details_bad_request()?;
+    let violation = details.field_violations.first().filter(|violation| !violation.field.is_empty())?;
+    Some(CliError::invalid(format!("{}: {}", flags::typed(&violation.field), violation.description)))
 }
 
 #[cfg(test)]
@@ -294,6 +306,14 @@ mod tests {
         {
             assert_eq!(host_and_address(bad).unwrap_err().kind, Kind::Invalid, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_refused_field_is_named_as_it_was_typed() {
+        let details = tonic_types::ErrorDetails::with_bad_request_violation("last_s", "30 s is no window");
+        let refused = fault(&Status::with_error_details(Code::InvalidArgument, "last_s: 30 s is no window", details));
+        assert_eq!((refused.kind, refused.message.as_str()), (Kind::Invalid, "--last: 30 s is no window"));
+        assert_eq!(fault(&Status::invalid_argument("plain words")).message, "plain words");
     }
 
     #[test]

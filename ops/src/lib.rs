@@ -8,5 +8,6 @@ pub mod clock;
 pub mod cmd;
 pub mod demo;
 pub mod error;
+pub mod flags;
 pub mod mesh;
 pub mod output;

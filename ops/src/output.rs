@@ -154,6 +154,11 @@ pub fn instant(us: i64) -> Option<String> {
     jiff::Timestamp::from_microsecond(us).ok().map(|at| at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string())
 }
 
+/// The same for people, without digits that say nothing: `2026-11-01T00:00:00Z`.
+pub fn short_instant(text: &str) -> String {
+    text.replace(".000000Z", "Z")
+}
+
 /// A duration for people: `1.234 ms`, `2.5 s`.
 pub fn latency(us: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "four digits are shown")]
@@ -196,11 +201,36 @@ pub fn parse_duration(text: &str) -> std::result::Result<std::time::Duration, St
     let parsed: jiff::Span = text.parse().map_err(|_| refused())?;
     // A day has 24 hours, and months and years have no length.
     let parsed = parsed.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| refused())?;
+    if parsed.is_negative() {
+        return Err(format!("`{text}` is negative: write it without the minus, such as 5m"));
+    }
     let length = std::time::Duration::try_from(parsed).map_err(|_| refused())?;
     if length > LENGTH_MAX {
         return Err(format!("`{text}` is longer than ten years"));
     }
     Ok(length)
+}
+
+/// An instant as a flag takes it: `2026-11-01T00:00:00Z`, with the distance to UTC as in `2026-11-01T02:00:00+02:00`, or
+/// a date alone, which means its first instant in UTC.
+///
+/// # Errors
+/// When the text is none of these.
+pub fn parse_instant(text: &str) -> std::result::Result<jiff::Timestamp, String> {
+    let midnight = format!("{text}T00:00:00Z");
+    // Only a date is as long as this; `2026-11-01T00` must not become one by the addition.
+    let text_or_midnight = if text.len() == "2026-11-01".len() { &midnight } else { text };
+    text_or_midnight.parse().map_err(|_| {
+        format!("`{text}` is not an instant: write date, time and zone, such as 2026-11-01T00:00:00Z, or a date of UTC")
+    })
+}
+
+/// The end of a window: an instant, or `now`, which becomes an instant that nobody will live to see.
+///
+/// # Errors
+/// As [`parse_instant`].
+pub fn parse_end(text: &str) -> std::result::Result<jiff::Timestamp, String> {
+    if text == "now" { Ok(jiff::Timestamp::MAX) } else { parse_instant(text).map_err(|said| said + ", or `now`") }
 }
 
 /// A port as a flag takes it. Whether a target may use it is the collector's to say.
@@ -228,6 +258,8 @@ mod tests {
 
     #[test]
     fn instants_have_six_digits_and_a_z() {
+        assert_eq!(short_instant("2023-11-14T22:13:00.000000Z"), "2023-11-14T22:13:00Z");
+        assert_eq!(short_instant("2023-11-14T22:13:20.000001Z"), "2023-11-14T22:13:20.000001Z");
         assert_eq!(instant(1_700_000_000_000_001).as_deref(), Some("2023-11-14T22:13:20.000001Z"));
         assert_eq!(instant(0), None);
     }
@@ -239,6 +271,21 @@ mod tests {
         assert_eq!(parse_duration("30d"), Ok(std::time::Duration::from_secs(30 * 86_400)));
         for bad in ["", "5", "-5s", "five", "5 parsecs", "99999999999h", "99999999999999999999d", "1mo", "5y", "-1d"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+        assert!(parse_duration("-5m").unwrap_err().contains("without the minus"));
+    }
+
+    #[test]
+    fn instants_need_a_zone_unless_they_are_dates() {
+        for good in ["2026-11-01T00:00:00Z", "2026-11-01T02:00:00+02:00", "2026-11-01 00:00:00.000000Z"] {
+            assert_eq!(parse_instant(good).map(jiff::Timestamp::as_second), Ok(1_793_491_200), "{good}");
+        }
+        assert_eq!(parse_instant("2026-11-01"), parse_instant("2026-11-01T00:00:00Z"));
+        assert_eq!(parse_end("2026-11-01"), parse_instant("2026-11-01"));
+        assert_eq!(parse_end("now"), Ok(jiff::Timestamp::MAX));
+        assert!(parse_end("tomorrow").unwrap_err().ends_with("or `now`"));
+        for bad in ["", "yesterday", "now", "2026-11-32", "2026-11-01T00:00:00", "2026-02-30T00:00:00Z", "1793491200"] {
+            assert!(parse_instant(bad).is_err_and(|said| said.contains("is not an instant")), "{bad}");
         }
     }
 

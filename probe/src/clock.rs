@@ -3,9 +3,12 @@
 //! The wall clock that the mesh sees is the monotonic clock plus an offset, so that a run is never early, late or
 //! repeated because somebody set the machine's clock. The offset is compared with the machine's wall clock by
 //! [`Clock::resync`] once a minute and follows it slowly.
+//!
+//! Monotonic time goes on while the machine is suspended, unlike [`std::time::Instant`]: what is measured after a suspend is
+//! stamped with the time after it, at once and not with the next comparison. Timers of the runtime stand still meanwhile.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use sonde_proto::model::time::{Mono, Wall};
 
@@ -28,7 +31,7 @@ pub struct Clock {
 
 #[derive(Debug)]
 struct Base {
-    origin: Instant,
+    origin: Duration,
     anchor: Mutex<Anchor>,
 }
 
@@ -37,7 +40,7 @@ impl Clock {
     pub fn system() -> Self {
         static BASE: OnceLock<Base> = OnceLock::new();
         let base = BASE.get_or_init(|| {
-            let origin = machine_instant();
+            let origin = since_boot();
             Base { origin, anchor: Mutex::new(Anchor::new(Mono(0), machine_wall())) }
         });
         Self { base }
@@ -45,7 +48,7 @@ impl Clock {
 
     /// Microseconds since the process first asked; never goes back.
     pub fn now(self) -> Mono {
-        let passed = machine_instant().saturating_duration_since(self.base.origin);
+        let passed = since_boot().saturating_sub(self.base.origin);
         Mono(u64::try_from(passed.as_micros()).unwrap_or(u64::MAX))
     }
 
@@ -96,9 +99,14 @@ impl Anchor {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "this file is the reader of time")]
-fn machine_instant() -> Instant {
-    Instant::now()
+/// Time since the machine started, with the time that it was suspended.
+fn since_boot() -> Duration {
+    #[cfg(target_os = "linux")]
+    let clock = rustix::time::ClockId::Boottime;
+    // Elsewhere the clock of this name stands still or does not exist.
+    #[cfg(not(target_os = "linux"))]
+    let clock = rustix::time::ClockId::Monotonic;
+    Duration::try_from(rustix::time::clock_gettime(clock)).unwrap_or_default()
 }
 
 #[expect(clippy::disallowed_methods, reason = "this file is the reader of time")]
@@ -121,6 +129,11 @@ mod tests {
         let (mono, wall) = (clock.now(), clock.wall());
         let (mono_later, wall_later) = (Clock::system().now(), Clock::system().wall());
         assert!(mono_later >= mono && wall_later >= wall);
+        // What the kernel tells people counts the sleep of the machine, to hundredths of a second.
+        let before = since_boot();
+        let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+        let uptime = Duration::from_secs_f64(uptime.split_whitespace().next().unwrap().parse().unwrap());
+        assert!(before <= uptime + Duration::from_millis(20) && uptime <= since_boot());
     }
 
     #[test]

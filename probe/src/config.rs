@@ -15,7 +15,7 @@ use toml::Value;
 
 use crate::identity::Address;
 
-/// Sealed samples held by default: 64 MiB, about 90 min at 100 samples per second.
+/// Sealed samples held by default: 64 MiB, about 10 h at 100 samples per second (18.4 bytes each).
 pub const SPOOL_BYTES_DEFAULT: usize = 64 << 20;
 /// Least memory for samples: one of the largest batches, of 1,000 samples with 128 bytes each; usually six of them.
 pub const SPOOL_BYTES_MIN: usize = 128 << 10;

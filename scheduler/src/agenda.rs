@@ -16,6 +16,13 @@ use sonde_proto::model::time::{Rhythm, Wall};
 /// restarted must not run the last slot of each of its checks in one burst.
 pub const HANDOVER_GRACE: Duration = Duration::from_secs(5);
 
+/// For how long the place of a check that is gone is kept: an assignment that is too large for one message begins with a
+/// part that names only some of its checks, and the others must go on where they were.
+pub const PLACE_KEPT: Duration = Duration::from_secs(60);
+/// Places kept of checks that are gone: three assignments of 20,000 checks, about 4 MB. Who is dropped beyond that begins
+/// anew if it returns.
+const PLACES_MAX: usize = 60_000;
+
 /// One run that is due now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
@@ -72,14 +79,33 @@ impl Passed {
     }
 }
 
-/// The runs of one probe in the order of their slots. Memory: a cursor and a copy of each check; a change of assignment costs
-/// O(n), a run O(log n).
+/// The runs of one probe in the order of their slots. Memory: a cursor and a copy of each check, and a cursor of each that was
+/// dropped lately; a change of assignment costs O(n log n), a run O(log n).
 #[derive(Debug, Default)]
 pub struct Agenda {
     assignment: Arc<Assignment>,
     /// The same checks, each on its own, so that a run can hold one without copying it.
     checks: BTreeMap<CheckId, Arc<Assigned>>,
     queue: BinaryHeap<Reverse<(Wall, CheckId)>>,
+    /// Where checks were that are gone, at most [`PLACES_MAX`].
+    places: BTreeMap<CheckId, Place>,
+}
+
+/// Where a check was when it was dropped.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    rhythm: Rhythm,
+    /// Its first slot that was neither run nor passed over.
+    next: Wall,
+    dropped_at: Wall,
+}
+
+impl Place {
+    /// The first slot of the check as it returns. Slots before its new `from` were somebody else's.
+    fn slot(&self, assigned: &Assigned) -> Option<Wall> {
+        let is_same = assigned.rhythm == self.rhythm;
+        is_same.then(|| self.next.max(assigned.rhythm.slot_at_or_after(assigned.from)))
+    }
 }
 
 impl Agenda {
@@ -91,27 +117,36 @@ impl Agenda {
     /// Puts another assignment in force at `now`. Returns the slots that had come and were not run yet, of checks that are
     /// gone or have another rhythm now.
     ///
-    /// A check whose rhythm stays keeps its place: no slot is skipped or repeated, whatever else changed about it.
+    /// A check whose rhythm stays keeps its place: no slot is skipped or repeated, whatever else changed about it. So does one
+    /// that was gone for less than [`PLACE_KEPT`]: slots since then that were this probe's are run late, or passed over.
     /// A check that is new here begins at its first slot from [`Assigned::from`] on, but no slot older than
     /// [`HANDOVER_GRACE`] is run; older ones were not this probe's, so they are not counted as passed over.
     pub fn replace(&mut self, assignment: Arc<Assignment>, now: Wall) -> Passed {
         let old = std::mem::take(&mut self.checks);
         let mut passed = Passed::default();
         let mut kept = BTreeMap::new();
+        self.places.retain(|_, place| place.dropped_at + PLACE_KEPT > now);
         for Reverse((slot_at, check)) in self.queue.drain() {
             let Some(rhythm) = old.get(&check).map(|assigned| assigned.rhythm) else { continue };
-            if assignment.checks.get(&check).is_some_and(|assigned| assigned.rhythm == rhythm) {
+            let successor = assignment.checks.get(&check);
+            if successor.is_some_and(|assigned| assigned.rhythm == rhythm) {
                 kept.insert(check, slot_at);
-            } else {
-                passed.add(Passed::between(rhythm, slot_at, now));
+                continue;
+            }
+            let missed = Passed::between(rhythm, slot_at, now);
+            passed.add(missed);
+            if successor.is_none() && self.places.len() < PLACES_MAX {
+                let next = slot_at + Duration::from_micros(missed.slots.saturating_mul(rhythm.interval_us));
+                self.places.insert(check, Place { rhythm, next, dropped_at: now });
             }
         }
-        let first_slot = |assigned: &Assigned| match kept.get(&assigned.check) {
-            Some(slot_at) => *slot_at,
-            None => {
+        let places = &mut self.places;
+        let mut first_slot = |assigned: &Assigned| {
+            let place = places.remove(&assigned.check).and_then(|place| place.slot(assigned));
+            kept.get(&assigned.check).copied().or(place).unwrap_or_else(|| {
                 let from = if assigned.from < now - HANDOVER_GRACE { now } else { assigned.from };
                 assigned.rhythm.slot_at_or_after(from)
-            }
+            })
         };
         let queue: Vec<_> =
             assignment.checks.iter().map(|(check, assigned)| Reverse((first_slot(assigned), *check))).collect();

@@ -10,7 +10,7 @@ use sonde_proto::model::check::{CheckKind, KindDraft};
 use sonde_proto::model::id::{CheckId, Generation};
 use sonde_proto::model::time::{Rhythm, Wall};
 
-use crate::{Agenda, HANDOVER_GRACE, Passed};
+use crate::{Agenda, HANDOVER_GRACE, PLACE_KEPT, Passed};
 
 /// A Tuesday in 2023.
 const START: Wall = Wall(1_700_000_000_000_000);
@@ -179,4 +179,55 @@ fn a_run_shares_its_check_and_an_unchanged_check_is_not_copied_again() {
             .flatten()
             .any(|assigned| Arc::ptr_eq(&assigned, &first.assigned))
     );
+}
+
+/// Runs everything that has come, and says how many slots that settled.
+fn settle(agenda: &mut Agenda, now: Wall) -> u64 {
+    std::iter::from_fn(|| agenda.pop_due(now)).map(|due| due.skipped + 1).sum()
+}
+
+#[test]
+fn an_assignment_in_parts_leaves_no_slot_out() {
+    const CHECKS: usize = 40;
+    const PARTS: usize = 8;
+    let second = Duration::from_secs(1);
+    let all: Vec<_> = (0..CHECKS).map(|n| assigned(n, second, 20_000 * n as u64, START)).collect();
+    let mut agenda = Agenda::new();
+    agenda.replace(assignment(1, all.clone()), START);
+    let mut now = START + Duration::from_millis(990);
+    let mut settled = settle(&mut agenda, now);
+    // Each part names five more checks and comes a second after the one before; meanwhile the others are not there.
+    for part in 1..=PARTS {
+        let told = all.iter().take(part * CHECKS / PARTS).cloned();
+        settled += agenda.replace(assignment(1 + part as u64, told), now).slots + settle(&mut agenda, now);
+        now = now + second;
+    }
+    settled += settle(&mut agenda, now);
+    let expected: u64 = all.iter().map(|one| (now.micros_since(one.from) / 1_000_000 + 1).unsigned_abs()).sum();
+    assert_eq!(settled, expected, "a slot was neither run nor passed over, or was settled twice");
+    assert_eq!(agenda.len(), CHECKS);
+}
+
+#[test]
+fn a_check_that_comes_back_from_another_probe_owes_only_its_own_slots() {
+    let second = Duration::from_secs(1);
+    let one = assigned(0, second, 0, START);
+    let mut agenda = Agenda::new();
+    agenda.replace(assignment(1, [one.clone()]), START);
+    assert_eq!(settle(&mut agenda, START + Duration::from_millis(2_500)), 3);
+    assert_eq!(agenda.replace(assignment(2, []), START + Duration::from_millis(2_500)), Passed::default());
+    // Another probe ran it for ten seconds; the message that gives it back took seven.
+    let back = Assigned { from: START + 13 * second, ..one.clone() };
+    agenda.replace(assignment(3, [back]), START + 20 * second);
+    let due = agenda.pop_due(START + 20 * second).unwrap();
+    assert_eq!(due.passed(), Passed { slots: 7, from: START + 13 * second, until: START + 20 * second });
+
+    // Gone for too long, it begins anew; and so does one with another rhythm.
+    agenda.replace(assignment(4, []), START + 20 * second);
+    let late = START + 20 * second + PLACE_KEPT;
+    agenda.replace(assignment(5, [one.clone()]), late);
+    assert_eq!(agenda.pop_due(late).unwrap().skipped, 0);
+    agenda.replace(assignment(6, []), late);
+    agenda.replace(assignment(7, [assigned(0, second, 500_000, START)]), late + 3 * second);
+    assert_eq!(agenda.next_due(), Some(late + Duration::from_millis(3_500)));
 }

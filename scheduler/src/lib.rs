@@ -14,7 +14,7 @@ mod plan_tests;
 mod shard;
 mod spread;
 
-pub use agenda::{Agenda, Due, HANDOVER_GRACE, Passed};
+pub use agenda::{Agenda, Due, HANDOVER_GRACE, PLACE_KEPT, Passed};
 pub use diff::diff;
 pub use plan::{CheckIntent, Fleet, FleetProbe, Intent, Placement, Plan, Reason, Unplaced, plan};
 pub use shard::capacity;

@@ -71,7 +71,7 @@ struct Stored<'a> {
     seq: u64,
     generation: u64,
     kind: i8,
-    started_at: i64,
+    late_us: i64,
     outcome: i8,
     error: &'a str,
     dns_us: Option<u32>,
@@ -80,7 +80,7 @@ struct Stored<'a> {
     send_us: Option<u32>,
     ttfb_us: Option<u32>,
     transfer_us: Option<u32>,
-    total_us: u32,
+    other_us: i64,
     status_code: Option<u16>,
     bytes: Option<u64>,
 }
@@ -130,7 +130,7 @@ fn stored<'a>(workspace: Uuid, region: &'a str, probe: Uuid, boot: Uuid, seq: u6
         generation: sample.generation.0,
         // Scheduled and ok: all that the workload makes.
         kind: 1,
-        started_at: sample.started_at.0,
+        late_us: sample.started_at.0 - sample.slot_at.0,
         outcome: 1,
         error: "",
         dns_us,
@@ -139,7 +139,8 @@ fn stored<'a>(workspace: Uuid, region: &'a str, probe: Uuid, boot: Uuid, seq: u6
         send_us,
         ttfb_us,
         transfer_us,
-        total_us: sample.total_us,
+        other_us: i64::from(sample.total_us)
+            - sample.phases.in_order().into_iter().flatten().map(i64::from).sum::<i64>(),
         status_code: sample.status_code,
         bytes: sample.bytes,
     }

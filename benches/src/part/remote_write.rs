@@ -1,6 +1,7 @@
 //! The peer of the whole way: the same results to VictoriaMetrics through Prometheus' remote write, seven series each.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sonde_probe::clock::Clock;
 use sonde_proto::model::id::CheckId;
 use sonde_proto::model::sample::Sample;
+use sonde_proto::model::time::Mono;
 use tokio::task::JoinSet;
 
 use super::insert::Side;
@@ -27,6 +29,9 @@ const HEADERS: [&str; 3] =
     ["content-type: application/x-protobuf", "content-encoding: snappy", "x-prometheus-remote-write-version: 0.1.0"];
 const PHASES: [&str; 7] = ["dns", "connect", "tls", "send", "ttfb", "transfer", "total"];
 
+/// Bodies of requests, in their order.
+type Requests = Vec<Vec<u8>>;
+
 /// What to send.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RemoteWrite {
@@ -38,13 +43,17 @@ pub(crate) struct RemoteWrite {
     pub(crate) day: i64,
     /// One part, on a connection of its own, for each stream that ours had.
     pub(crate) sides: Vec<Side>,
+    /// Results of each part that are sent before the time is taken.
+    pub(crate) warm_rows: usize,
 }
 
 /// What the requests came to.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Written {
-    /// Results that were taken.
+    /// Results that were taken, those before the time was taken among them.
     pub(crate) results: u64,
+    /// Time from the first request until the last one was begun, in microseconds.
+    pub(crate) offered_us: u64,
     /// Time from the first request to the last answer, in microseconds.
     pub(crate) elapsed_us: u64,
 }
@@ -83,42 +92,56 @@ struct Point {
 pub(super) fn run(plan: &Path, out: &Path) -> anyhow::Result<()> {
     let plan: RemoteWrite = serde_json::from_slice(&fs::read(plan)?)?;
     let checks: Vec<CheckId> = plan.checks.iter().map(|id| id.parse()).collect::<Result<_, _>>()?;
-    let requests: Vec<Vec<Vec<u8>>> =
-        plan.sides.iter().map(|side| requests(&checks, plan.day, side)).collect::<Result<_, _>>()?;
+    let cut = |from, until| {
+        let sides = plan.sides.iter().map(|side| requests(&checks, plan.day, side, from..side.rows.min(until)));
+        sides.collect::<anyhow::Result<Vec<Requests>>>()
+    };
+    let (warm, measured) = (cut(0, plan.warm_rows)?, cut(plan.warm_rows, usize::MAX)?);
     let results = plan.sides.iter().map(|side| side.rows as u64).sum();
     let clock = Clock::system();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let elapsed = runtime.block_on(async {
+    let (offered, elapsed) = runtime.block_on(async {
+        send_all(&plan.address, warm, clock).await?;
         let begin = clock.now();
-        let mut senders = JoinSet::new();
-        for requests in requests {
-            senders.spawn(send(plan.address.clone(), requests));
-        }
-        let all = async {
-            while let Some(sender) = senders.join_next().await {
-                sender??;
-            }
-            anyhow::Ok(())
-        };
-        tokio::time::timeout(SEND_MAX, all).await.context("the server took too long")??;
-        anyhow::Ok(clock.now().since(begin))
+        let offered_at = send_all(&plan.address, measured, clock).await?;
+        anyhow::Ok((offered_at.since(begin), clock.now().since(begin)))
     })?;
-    write_whole(out, &Written { results, elapsed_us: u64::try_from(elapsed.as_micros())? })
+    let (offered_us, elapsed_us) = (u64::try_from(offered.as_micros())?, u64::try_from(elapsed.as_micros())?);
+    write_whole(out, &Written { results, offered_us, elapsed_us })
 }
 
-async fn send(address: String, requests: Vec<Vec<u8>>) -> anyhow::Result<()> {
+/// Sends every part on a connection of its own, all at once; returns when the last request was begun.
+async fn send_all(address: &str, parts: Vec<Requests>, clock: Clock) -> anyhow::Result<Mono> {
+    let mut senders = JoinSet::new();
+    for requests in parts {
+        senders.spawn(send(address.to_owned(), requests, clock));
+    }
+    let all = async {
+        let mut offered_at = clock.now();
+        while let Some(sender) = senders.join_next().await {
+            offered_at = offered_at.max(sender??);
+        }
+        anyhow::Ok(offered_at)
+    };
+    tokio::time::timeout(SEND_MAX, all).await.context("the server took too long")?
+}
+
+/// Returns when the last request was begun.
+async fn send(address: String, requests: Requests, clock: Clock) -> anyhow::Result<Mono> {
     let mut connection = Connection::open(&address).await?;
+    let mut begun_at = clock.now();
     for request in requests {
+        begun_at = clock.now();
         let answer = connection.request("POST", "/api/v1/write", &HEADERS, &request).await?;
         let said = String::from_utf8_lossy(&answer.body);
         anyhow::ensure!(answer.status == 204, "the server answered {}: {said}", answer.status);
     }
-    Ok(())
+    Ok(begun_at)
 }
 
-/// The requests of one side: protobuf, then Snappy.
-fn requests(checks: &[CheckId], day: i64, side: &Side) -> anyhow::Result<Vec<Vec<u8>>> {
-    let samples: Vec<Sample> = Workload::new(checks, day, side.seed).take(side.rows).collect();
+/// The requests of some of the rows of one side: protobuf, then Snappy.
+fn requests(checks: &[CheckId], day: i64, side: &Side, rows: Range<usize>) -> anyhow::Result<Requests> {
+    let samples: Vec<Sample> = Workload::new(checks, day, side.seed).take(rows.end).skip(rows.start).collect();
     let mut snappy = snap::raw::Encoder::new();
     let pack = |samples: &[Sample]| {
         let timeseries = samples.iter().flat_map(|sample| series(sample, &side.region)).collect();
@@ -154,8 +177,8 @@ mod tests {
     fn every_result_becomes_seven_points_with_its_own_values() {
         let checks = [CheckId(Uuid::from_u128(1))];
         let side = Side { region: "eu".to_owned(), seed: 5, rows: 3_000 };
-        let packed = requests(&checks, 20_000, &side).unwrap();
-        assert_eq!(packed.len(), 3);
+        let packed = requests(&checks, 20_000, &side, 0..3_000).unwrap();
+        assert_eq!((packed.len(), requests(&checks, 20_000, &side, 1_500..3_000).unwrap().len()), (3, 2));
         let mut points = 0;
         for request in packed {
             let bytes = snap::raw::Decoder::new().decompress_vec(&request).unwrap();

@@ -23,14 +23,14 @@ const CLAIM: Claim = Claim {
     peer: "`clickhouse` crate, 10,000 rows per insert from memory into the same sink",
 };
 /// Nobody runs the checks of the load generators, so nobody listens there.
-const NOWHERE: &str = "http://127.0.0.1:9/";
+pub(super) const NOWHERE: &str = "http://127.0.0.1:9/";
 /// A row has more bytes than this, so a sink that took fewer has missed some.
 const ROW_BYTES_MIN: u64 = 100;
 
 /// Measures in a mesh of its own.
 pub(super) async fn measure(sizes: Sizes, clock: Clock, report: &mut Report) -> anyhow::Result<()> {
     let mesh = Mesh::start_before_sink(clock).await?;
-    let load = prepare_load(&mesh, NOWHERE, sizes, clock).await?;
+    let load = prepare_load(&mesh, NOWHERE, &LOAD_REGIONS, sizes, clock).await?;
     let (_, sink) = mesh.sink.as_ref().context("this mesh has a sink")?;
     let samples = LOAD_REGIONS.len() * sizes.load_samples;
     let mut pairs = Vec::new();

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::quiet::{settle, used};
 use super::victoria::Victoria;
-use super::{LOAD_REGIONS, Load, Sizes};
+use super::{Load, Sizes};
 use crate::child::{Child, part};
 use crate::cpu;
 use crate::mesh::{Mesh, Number};
@@ -21,7 +21,7 @@ use crate::report::{Claim, Report};
 use crate::stream::Stream;
 use crate::workload::Workload;
 
-const VICTORIA: &str = "VictoriaMetrics, remote write of seven series per result";
+pub(super) const VICTORIA: &str = "VictoriaMetrics, remote write of seven series per result";
 const TOTAL: Claim = Claim {
     name: "ingest_total_cpu",
     unit: "CPU us per result, collector and engine until the last ack, without merges and rollups",
@@ -32,7 +32,6 @@ const SETTLED: Claim = Claim {
     unit: "CPU us per result, collector and engine until both are quiet: with merges and rollups",
     peer: VICTORIA,
 };
-const PACE: Claim = Claim { name: "ingest_pace", unit: "results per second that were taken", peer: VICTORIA };
 const UNIT: &str = "samples per CPU second";
 const DIRECT: Claim = Claim {
     name: "ingest_direct_cpu",
@@ -52,8 +51,14 @@ struct Ours {
     engine: Duration,
     /// Of both, until they were quiet; includes the others.
     settled: Duration,
-    /// From the first sample to the last ack.
-    elapsed: Duration,
+}
+
+/// A partition that holds nothing but what was sent.
+pub(super) struct Filled {
+    /// UTC day of the slots, counted from 1970-01-01.
+    pub(super) day: i64,
+    /// Seed of the first region; the next region has the next one.
+    pub(super) seed: u64,
 }
 
 /// Which rows a direct insert has, and where they go.
@@ -74,7 +79,7 @@ struct Tenant {
     value: Uuid,
 }
 
-/// Measures, and returns the UTC days that hold what the collector has stored.
+/// Measures, and returns the days that hold what the collector has stored.
 pub(super) async fn measure(
     mesh: &Mesh,
     victoria: &mut Victoria,
@@ -82,17 +87,17 @@ pub(super) async fn measure(
     sizes: Sizes,
     clock: Clock,
     report: &mut Report,
-) -> anyhow::Result<Vec<i64>> {
-    let samples = LOAD_REGIONS.len() * sizes.load_samples;
+) -> anyhow::Result<Vec<Filled>> {
+    let samples = load.regions.len() * sizes.load_samples;
     let mut days = Vec::new();
-    let mut rows: [Vec<(f64, f64)>; 6] = Default::default();
+    let mut rows: [Vec<(f64, f64)>; 5] = Default::default();
     for repetition in 0..sizes.repetitions {
         let seed = 100 + repetition as u64 * 10;
         // Every run has days of its own, within the seven that a collector takes samples of.
         let day = load.today - 2 - i64::try_from(repetition)?;
         let ours = stream_in(mesh, load, day, seed, sizes, clock).await?;
         confirm(mesh, day, samples).await?;
-        let theirs = victoria.write(load, day, seed, sizes, clock).await?;
+        let theirs = victoria.write(load, day, seed, [sizes.load_samples, 0], clock).await?;
         let tenant: Tenant = mesh.ask("SELECT any(workspace_id) AS value FROM samples").await?;
         let direct = Direct { url: mesh.engine_url.clone(), tenant: tenant.value, day: day - 10, seed };
         let pids = [mesh.collector.pid(), mesh.engine.pid()];
@@ -102,13 +107,12 @@ pub(super) async fn measure(
         let server = cpu::time_of(mesh.engine.pid())?.saturating_sub(before);
         settle(&pids, clock).await?;
         confirm(mesh, day - 10, samples).await?;
-        days.push(day);
+        days.push(Filled { day, seed });
         let (cost, rate) = (|time| 1e6 / rate(samples, time), |time| rate(samples, time));
         let both = ours.collector + ours.engine;
         let pairs = [
             (cost(both), cost(theirs.settled)),
             (cost(ours.settled), cost(theirs.settled)),
-            (rate(ours.elapsed), rate(theirs.elapsed)),
             (rate(both), rate(client + server)),
             (rate(ours.collector), rate(client)),
             (rate(ours.engine), rate(server)),
@@ -127,7 +131,7 @@ pub(super) async fn measure(
             theirs.settled,
         );
     }
-    for (claim, pairs) in [TOTAL, SETTLED, PACE, DIRECT, COLLECTOR, ENGINE].into_iter().zip(&rows) {
+    for (claim, pairs) in [TOTAL, SETTLED, DIRECT, COLLECTOR, ENGINE].into_iter().zip(&rows) {
         report.add(claim, pairs)?;
     }
     Ok(days)
@@ -143,12 +147,11 @@ async fn stream_in(mesh: &Mesh, load: &Load, day: i64, seed: u64, sizes: Sizes, 
     settle(&pids, clock).await?;
     // Merges wait until the last ack, so that they can be told from the way there.
     mesh.run("SYSTEM STOP MERGES").await?;
-    let (collector, engine, begin) = (cpu::time_of(pids[0])?, cpu::time_of(pids[1])?, clock.now());
+    let (collector, engine) = (cpu::time_of(pids[0])?, cpu::time_of(pids[1])?);
     let deliveries = (seed..)
         .zip(&mut streams)
         .map(|(seed, stream)| stream.deliver(Workload::new(&load.checks, day, seed).take(sizes.load_samples)));
     futures::future::try_join_all(deliveries).await?;
-    let elapsed = clock.now().since(begin);
     let (collector_after, engine_after) = (cpu::time_of(pids[0])?, cpu::time_of(pids[1])?);
     mesh.run("SYSTEM START MERGES").await?;
     settle(&pids, clock).await?;
@@ -156,7 +159,6 @@ async fn stream_in(mesh: &Mesh, load: &Load, day: i64, seed: u64, sizes: Sizes, 
         collector: collector_after.saturating_sub(collector),
         engine: engine_after.saturating_sub(engine),
         settled: used(&pids)?.saturating_sub(collector + engine),
-        elapsed,
     })
 }
 
@@ -169,13 +171,15 @@ pub(super) async fn insert_direct(
     clock: Clock,
 ) -> anyhow::Result<Duration> {
     let (plan_file, out) = (mesh.dir.path().join("insert.json"), mesh.dir.path().join("inserted.json"));
-    let sides = (direct.seed..).zip(LOAD_REGIONS);
+    let sides = (direct.seed..).zip(load.regions);
     let plan = Insert {
         url: direct.url.clone(),
         workspace: direct.tenant.to_string(),
         checks: load.checks.iter().map(ToString::to_string).collect(),
         day: direct.day,
-        sides: sides.map(|(seed, region)| Side { region: region.to_owned(), seed, rows: sizes.load_samples }).collect(),
+        sides: sides
+            .map(|(seed, region)| Side { region: (*region).to_owned(), seed, rows: sizes.load_samples })
+            .collect(),
     };
     fs::write(&plan_file, serde_json::to_vec(&plan)?)?;
     let mut command = part("insert")?;
@@ -184,12 +188,12 @@ pub(super) async fn insert_direct(
     child.ended(clock, INSERTS_MAX).await?;
     child.reap()?;
     let inserted: Inserted = serde_json::from_slice(&fs::read(&out)?).context("the inserts left no outcome")?;
-    anyhow::ensure!(inserted.rows == (LOAD_REGIONS.len() * sizes.load_samples) as u64, "{} rows", inserted.rows);
+    anyhow::ensure!(inserted.rows == (load.regions.len() * sizes.load_samples) as u64, "{} rows", inserted.rows);
     Ok(Duration::from_micros(inserted.cpu_us))
 }
 
 /// Makes sure that the table holds what was sent, each sample once.
-async fn confirm(mesh: &Mesh, day: i64, samples: usize) -> anyhow::Result<()> {
+pub(super) async fn confirm(mesh: &Mesh, day: i64, samples: usize) -> anyhow::Result<()> {
     let statement = format!(
         "SELECT toFloat64(uniqExact(probe_id, boot, seq)) AS value FROM samples WHERE toDate(slot_at) = toDate({day})"
     );

@@ -6,6 +6,7 @@ mod http_check;
 mod idle;
 mod ingest;
 mod outage;
+mod pace;
 mod probe;
 mod quiet;
 mod victoria;
@@ -27,6 +28,8 @@ use victoria::Victoria;
 
 /// Regions of the two load generators.
 const LOAD_REGIONS: [&str; 2] = ["load-a", "load-b"];
+/// Regions of the load generators that offer all that they can, one stream each.
+const PACE_REGIONS: [&str; 8] = ["load-a", "load-b", "load-c", "load-d", "load-e", "load-f", "load-g", "load-h"];
 /// Region of the probe that really runs checks.
 const BUSY_REGION: &str = "busy";
 
@@ -41,6 +44,8 @@ pub(crate) enum Group {
     Collector,
     /// Processor time into the store, and bytes on disk, beside VictoriaMetrics
     Ingest,
+    /// Results per second that are taken, beside VictoriaMetrics
+    Pace,
     /// Memory and processor time of a probe with 10,000 checks
     Probe,
     /// Memory of the collector per idle stream
@@ -51,21 +56,21 @@ pub(crate) enum Group {
 
 impl Group {
     /// Every group.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::HttpCheck, Self::Wire, Self::Collector, Self::Ingest, Self::Probe, Self::Idle, Self::Outage];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::HttpCheck, Self::Wire, Self::Collector, Self::Ingest, Self::Pace, Self::Probe, Self::Idle, Self::Outage];
 
     /// Whether it is measured in a mesh.
     pub(crate) fn needs_mesh(self) -> bool {
         match self {
             Self::HttpCheck => false,
-            Self::Wire | Self::Collector | Self::Ingest | Self::Probe | Self::Idle | Self::Outage => true,
+            Self::Wire | Self::Collector | Self::Ingest | Self::Pace | Self::Probe | Self::Idle | Self::Outage => true,
         }
     }
 
     /// Whether it is measured in the mesh that several groups share.
     fn shares_mesh(self) -> bool {
         match self {
-            Self::HttpCheck | Self::Collector | Self::Idle | Self::Outage => false,
+            Self::HttpCheck | Self::Collector | Self::Pace | Self::Idle | Self::Outage => false,
             Self::Wire | Self::Ingest | Self::Probe => true,
         }
     }
@@ -84,6 +89,8 @@ pub(crate) struct Sizes {
     load_checks: usize,
     /// Samples that each of the two load generators sends in one repetition; a multiple of 1,000.
     load_samples: usize,
+    /// Samples that each of the eight sends in one repetition of the pace.
+    pace_samples: usize,
     /// Samples of one repetition on the wire, in batches of 1,000.
     wire_samples: usize,
     /// Batches of 20 in one repetition on the wire.
@@ -110,6 +117,7 @@ impl Sizes {
         http: Duration::from_secs(4),
         load_checks: 1_000,
         load_samples: 200_000,
+        pace_samples: 60_000,
         wire_samples: 50_000,
         small_batches: 5,
         probe_checks: 10_000,
@@ -127,6 +135,7 @@ impl Sizes {
         http: Duration::from_secs(1),
         load_checks: 500,
         load_samples: 10_000,
+        pace_samples: 4_000,
         wire_samples: 5_000,
         small_batches: 2,
         probe_checks: 500,
@@ -141,6 +150,8 @@ impl Sizes {
 /// What the groups that need a load generator share.
 struct Load {
     checks: Vec<CheckId>,
+    /// One stream each, with the identity at the same place.
+    regions: &'static [&'static str],
     identities: Vec<Identity>,
     /// UTC day of the bench's beginning: slots of the days before it are used up one by one.
     today: i64,
@@ -161,6 +172,10 @@ pub(crate) async fn measure(groups: &[Group], sizes: Sizes, clock: Clock, report
     if has(Group::Collector) {
         eprintln!("the collector alone ...");
         Box::pin(collector::measure(sizes, clock, report)).await?;
+    }
+    if has(Group::Pace) {
+        eprintln!("the pace of eight streams ...");
+        Box::pin(pace::measure(sizes, clock, report)).await?;
     }
     if groups.iter().any(|group| group.shares_mesh()) {
         Box::pin(measure_in_mesh(groups, sizes, cores, clock, &wrk, report)).await?;
@@ -191,7 +206,7 @@ async fn measure_in_mesh(
     let (_target, url) = http_check::start_target(mesh.dir.path(), Some(cores.other), clock).await?;
     let mut created = 0;
     if has(Group::Wire) || has(Group::Ingest) {
-        let load = prepare_load(&mesh, &url, sizes, clock).await?;
+        let load = prepare_load(&mesh, &url, &LOAD_REGIONS, sizes, clock).await?;
         created = load.checks.len();
         if has(Group::Wire) {
             eprintln!("bytes on the wire ...");
@@ -202,7 +217,7 @@ async fn measure_in_mesh(
             let mut victoria = Victoria::start(clock).await?;
             let days = ingest::measure(&mesh, &mut victoria, &load, sizes, clock, report).await?;
             eprintln!("bytes on disk ...");
-            disk::measure(&mesh, &victoria, &days, clock, report).await?;
+            disk::measure(&mesh, &victoria, &load, &days, clock, report).await?;
         }
     } else {
         mesh.create_region(BUSY_REGION).await?;
@@ -218,14 +233,20 @@ async fn measure_in_mesh(
 }
 
 /// A workspace has at most 10,000 checks, so those of the load generators are among those of the probe.
-async fn prepare_load(mesh: &Mesh, url: &str, sizes: Sizes, clock: Clock) -> anyhow::Result<Load> {
+async fn prepare_load(
+    mesh: &Mesh,
+    url: &str,
+    regions: &'static [&'static str],
+    sizes: Sizes,
+    clock: Clock,
+) -> anyhow::Result<Load> {
     let mut identities = Vec::new();
-    for region in LOAD_REGIONS {
+    for region in regions {
         mesh.create_region(region).await?;
         identities.push(stream::enrol(&mesh.admin, region, "load", &mesh.dir.path().join(region), clock).await?);
     }
-    let regions = [LOAD_REGIONS[0], LOAD_REGIONS[1], BUSY_REGION];
+    let all: Vec<&str> = regions.iter().copied().chain([BUSY_REGION]).collect();
     mesh.create_region(BUSY_REGION).await?;
-    let checks = mesh.create_checks(sizes.load_checks, url, &regions, INTERVAL).await?;
-    Ok(Load { checks, identities, today: clock.wall().utc_day() })
+    let checks = mesh.create_checks(sizes.load_checks, url, &all, INTERVAL).await?;
+    Ok(Load { checks, regions, identities, today: clock.wall().utc_day() })
 }

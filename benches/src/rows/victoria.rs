@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use sonde_probe::clock::Clock;
 use tempfile::TempDir;
 
+use super::Load;
 use super::quiet::{settle, used};
-use super::{LOAD_REGIONS, Load, Sizes};
 use crate::child::{Child, part, tied, until, victoria_metrics};
 use crate::http1::Connection;
 use crate::part::{RemoteWrite, SERIES, Side, Written};
@@ -35,7 +35,9 @@ pub(super) struct Cost {
     pub(super) taken: Duration,
     /// Until it was quiet again; includes `taken`.
     pub(super) settled: Duration,
-    /// From the first request to the last answer.
+    /// From the first request until the last one was begun, without those before the time was taken.
+    pub(super) offered: Duration,
+    /// The same until the last answer.
     pub(super) elapsed: Duration,
 }
 
@@ -56,24 +58,24 @@ impl Victoria {
         Ok(Self { child, address, results: 0, dir })
     }
 
-    /// Writes what two streams of ours have carried: the same samples of the same seeds and day.
+    /// Writes what the streams of ours have carried: the same samples of the same seeds and day, `rows` of each stream, of
+    /// which the first `warm_rows` come before the time is taken.
     pub(super) async fn write(
         &mut self,
         load: &Load,
         day: i64,
         seed: u64,
-        sizes: Sizes,
+        [rows, warm_rows]: [usize; 2],
         clock: Clock,
     ) -> anyhow::Result<Cost> {
         let (plan_file, out) = (self.dir.path().join("write.json"), self.dir.path().join("written.json"));
-        let sides = (seed..).zip(LOAD_REGIONS);
+        let sides = (seed..).zip(load.regions);
         let plan = RemoteWrite {
             address: self.address.clone(),
             checks: load.checks.iter().map(ToString::to_string).collect(),
             day,
-            sides: sides
-                .map(|(seed, region)| Side { region: region.to_owned(), seed, rows: sizes.load_samples })
-                .collect(),
+            sides: sides.map(|(seed, region)| Side { region: (*region).to_owned(), seed, rows }).collect(),
+            warm_rows,
         };
         fs::write(&plan_file, serde_json::to_vec(&plan)?)?;
         let pids = [self.child.pid()];
@@ -90,7 +92,8 @@ impl Victoria {
         let written: Written = serde_json::from_slice(&fs::read(&out)?).context("the writer left no outcome")?;
         self.results += written.results;
         self.confirm().await?;
-        Ok(Cost { taken, settled, elapsed: Duration::from_micros(written.elapsed_us) })
+        let [offered, elapsed] = [written.offered_us, written.elapsed_us].map(Duration::from_micros);
+        Ok(Cost { taken, settled, offered, elapsed })
     }
 
     /// Makes sure that it has taken every point.

@@ -2,7 +2,9 @@
 -- one text: the program fills in engines and, on a cluster, puts a Distributed table in front of each table.
 
 -- Counted absences of samples: numbers of a boot that will never arrive, or slots that were passed over.
--- A later row with the same beginning reaches further, because neighbours merge: the higher `last_seq` stands.
+-- A later row with the same beginning reaches further, because neighbours merge: the higher version stands. It is twice the
+-- last number, and one more in a row that takes back numbers which turned out to be stored: that stands against the row
+-- that it narrows, and not against one that reaches further. A row without a number is one that was taken back as a whole.
 CREATE TABLE IF NOT EXISTS gaps
 (
     probe_id UUID COMMENT 'Who lost them',
@@ -14,18 +16,23 @@ CREATE TABLE IF NOT EXISTS gaps
     slots_from DateTime64(6, 'UTC') COMMENT 'First slot that may be concerned',
     slots_until DateTime64(6, 'UTC') COMMENT 'First instant after the last such slot',
     is_at_most Bool COMMENT 'Whether some of the numbers may have been stored',
+    version UInt64 COMMENT 'Of rows with one beginning, the highest stands',
+    noted_at DateTime('UTC') DEFAULT now() COMMENT 'When the row was written, on the clock of this server',
     INDEX by_slots (slots_from, slots_until) TYPE minmax GRANULARITY 1
 )
-ENGINE = {replacing_engine}(last_seq)
+ENGINE = {replacing_engine}(version)
 PARTITION BY toYYYYMM(slots_from)
 ORDER BY (probe_id, boot, first_seq)
 TTL toDateTime(slots_until, 'UTC') + INTERVAL 13 MONTH;
 
 CREATE VIEW IF NOT EXISTS gaps_v AS
 SELECT probe_id, boot, first_seq, last_seq, region, cause, slots_from, slots_until, is_at_most
-FROM gaps
-ORDER BY probe_id, boot, first_seq, last_seq DESC
-LIMIT 1 BY probe_id, boot, first_seq;
+FROM (
+    SELECT * FROM gaps
+    ORDER BY probe_id, boot, first_seq, version DESC, last_seq
+    LIMIT 1 BY probe_id, boot, first_seq
+)
+WHERE last_seq >= first_seq;
 
 -- Runs of one check in one region within a minute. Written from the deduplicating view, as a whole, with a version that
 -- rises: an older row of the same bucket never shows again.

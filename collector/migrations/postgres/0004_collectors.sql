@@ -23,6 +23,8 @@ create table leases (
 
 -- The life that holds the session; null in rows of an older version.
 alter table probe_sessions add column life uuid;
+-- Until when an insert of a former holder may still run.
+alter table probe_sessions add column doubt_until timestamptz not null default now();
 
 -- One row: goes up by one with every write to `plans`, and names the rows that it wrote.
 create table plan_version (

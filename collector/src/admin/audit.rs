@@ -37,7 +37,7 @@ impl Audit for AuditService {
         let caller = self.core.auth.require(&request, Scope::AuditRead)?;
         let limit = parse::limit(request.get_ref().limit, ENTRIES_DEFAULT, ENTRIES_MAX).map_err(error::invalid)?;
         let rows = self.core.store.audit(&caller.workspace, limit).await;
-        let rows = rows.map_err(|failure| error::store(&caller, failure))?;
+        let rows = rows.map_err(|failure| error::read(&caller, failure))?;
         Ok(Response::new(wire::ListAuditResponse { entries: rows.into_iter().map(message).collect() }))
     }
 }

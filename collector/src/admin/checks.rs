@@ -43,7 +43,7 @@ impl Checks for ChecksService {
         request: Request<wire::ListChecksRequest>,
     ) -> Result<Response<wire::ListChecksResponse>, Status> {
         let caller = self.core.auth.require(&request, Scope::ChecksRead)?;
-        let rows = self.core.store.checks(&caller.workspace).await.map_err(|failure| error::store(&caller, failure))?;
+        let rows = self.core.store.checks(&caller.workspace).await.map_err(|failure| error::read(&caller, failure))?;
         Ok(Response::new(wire::ListChecksResponse { checks: rows.iter().map(message).collect() }))
     }
 
@@ -51,7 +51,7 @@ impl Checks for ChecksService {
         let caller = self.core.auth.require(&request, Scope::ChecksRead)?;
         let id = parse::id("id", &request.get_ref().id).map_err(error::invalid)?;
         let found = self.core.store.check(&caller.workspace, id).await;
-        found.map(|row| answer(&row)).map_err(|failure| error::store(&caller, failure))
+        found.map(|row| answer(&row)).map_err(|failure| error::read(&caller, failure))
     }
 
     async fn update_check(&self, request: Request<wire::UpdateCheckRequest>) -> Result<Response<wire::Check>, Status> {

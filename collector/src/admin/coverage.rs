@@ -4,6 +4,7 @@
 mod gather;
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::time::Duration;
 
 use sonde_proto::model::InvalidField;
@@ -13,18 +14,26 @@ use sonde_proto::wire;
 use sonde_proto::wire::coverage_server::{Coverage, CoverageServer};
 use tonic::{Request, Response, Status};
 
-use self::gather::{Answer, Failure, Question, gather};
+use self::gather::{Answer, Failure, NARROWER, Question, gather};
+use super::auth::Caller;
 use super::{ANSWER_BYTES_MAX, Deps, REQUEST_BYTES_MAX, error, parse, samples};
 use crate::authz::Scope;
 use crate::clickhouse::read::Window;
 use crate::ledger::{SETTLING, Tally};
+use crate::store::StoreError;
 
 /// Longest window: five years, of which one has 366 days.
 const WINDOW_MAX: Duration = Duration::from_secs(157_788_000);
 /// Shortest `last_s`: the last 30 s are not judged.
 const LAST_S_MIN: u64 = SETTLING.as_secs() + 1;
+/// Longest time that one answer takes, over all of its questions to both stores: there may be 40 of 15 s to ClickHouse alone.
+/// Less than the 60 s that the command waits, so that it hears why.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(45);
 /// Most rows of minutes in one answer. At about 60 bytes each: 600 KB.
 const MINUTES_MAX: u32 = 10_000;
+
+/// Names of checks by id, and whether each was deleted.
+type Names = BTreeMap<CheckId, (String, bool)>;
 
 /// The service `sonde.v1.Coverage`.
 #[derive(Debug, Clone)]
@@ -51,15 +60,54 @@ impl Coverage for CoverageService {
         let question = question(request.get_ref(), self.deps.clock.wall()).map_err(error::invalid)?;
         samples::require_check(&self.deps, &caller, question.check).await?;
         samples::require_region(&self.deps, &caller, question.region.as_ref()).await?;
-        let answer = gather(&self.deps.store, &self.deps.clickhouse, &caller.workspace, &question).await;
-        match answer {
-            Ok(answer) => Ok(Response::new(message(&question, &answer))),
-            Err(Failure::Store(failure)) => Err(error::store(&caller, failure)),
+        let gathered = gather(&self.deps.store, &self.deps.clickhouse, &caller.workspace, &question);
+        match within(ANSWER_TIME_MAX, gathered).await {
+            Ok(answer) => {
+                let names = self.names(&caller, &question, &answer).await?;
+                Ok(Response::new(message(&question, &answer, &names)))
+            }
+            Err(Failure::Store(StoreError::Limit { noun, limit })) => {
+                Err(Status::resource_exhausted(format!("the window has more than {limit} {noun}; {NARROWER}")))
+            }
+            Err(Failure::Store(failure)) => Err(error::read(&caller, failure)),
             Err(Failure::Samples(failure)) => Err(samples::refusal(&caller, &failure)),
-            Err(Failure::Invalid(field)) => Err(error::invalid(field)),
+            Err(Failure::Invalid(field)) => Err(error::invalid(begin_as_asked(request.get_ref(), field))),
             Err(Failure::TooMuch(detail)) => Err(Status::resource_exhausted(detail)),
+            Err(Failure::TooLong(detail)) => {
+                tracing::warn!(request.id = %caller.request_id, "coverage was given up: {detail}");
+                Err(Status::deadline_exceeded(detail))
+            }
         }
     }
+}
+
+impl CoverageService {
+    /// Names of the checks that an answer lists, also of deleted ones.
+    async fn names(&self, caller: &Caller, question: &Question, answer: &Answer) -> Result<Names, Status> {
+        if question.check.is_some() {
+            return Ok(Names::new());
+        }
+        let ids = answer.series.keys().map(|(check, _)| *check).collect();
+        let names = self.deps.store.check_names(&caller.workspace, &ids).await;
+        names.map_err(|failure| error::read(caller, failure))
+    }
+}
+
+/// The answer, or that it took longer than `longest`.
+async fn within(longest: Duration, gathered: impl Future<Output = Result<Answer, Failure>>) -> Result<Answer, Failure> {
+    let late = |_elapsed| {
+        let longest = longest.as_secs();
+        Err(Failure::TooLong(format!("no answer within {longest} s: the window holds too much for that; {NARROWER}")))
+    };
+    tokio::time::timeout(longest, gathered).await.unwrap_or_else(late)
+}
+
+/// The refusal with the name of the field that said where the window begins.
+fn begin_as_asked(request: &wire::GetCoverageRequest, invalid: InvalidField) -> InvalidField {
+    if request.last_s > 0 && invalid.field == "from_us" {
+        return InvalidField::new("last_s", invalid.reason);
+    }
+    invalid
 }
 
 fn question(request: &wire::GetCoverageRequest, now: Wall) -> Result<Question, InvalidField> {
@@ -84,7 +132,7 @@ fn window(request: &wire::GetCoverageRequest, now: Wall) -> Result<Window, Inval
         }
         if !(LAST_S_MIN..=longest).contains(&request.last_s) {
             let reason = format!(
-                "{} s is no window; use {LAST_S_MIN} to {longest} seconds: the last {} s are not judged yet",
+                "{} s is no window; use {LAST_S_MIN} s to {longest} s (five years): the last {} s are not judged yet",
                 request.last_s,
                 SETTLING.as_secs()
             );
@@ -110,7 +158,7 @@ fn window(request: &wire::GetCoverageRequest, now: Wall) -> Result<Window, Inval
     Ok(Window { from, until })
 }
 
-fn message(question: &Question, answer: &Answer) -> wire::GetCoverageResponse {
+fn message(question: &Question, answer: &Answer, names: &Names) -> wire::GetCoverageResponse {
     let mut total = Tally::default();
     let mut regions: BTreeMap<&str, Tally> = BTreeMap::new();
     let mut checks: BTreeMap<CheckId, Tally> = BTreeMap::new();
@@ -132,7 +180,10 @@ fn message(question: &Question, answer: &Answer) -> wire::GetCoverageResponse {
             .collect(),
         checks: checks
             .into_iter()
-            .map(|(check, tally)| wire::CheckCoverage { check_id: check.to_string(), counts: Some(counts(&tally)) })
+            .map(|(check, tally)| {
+                let (name, is_deleted) = names.get(&check).cloned().unwrap_or_default();
+                wire::CheckCoverage { check_id: check.to_string(), counts: Some(counts(&tally)), name, is_deleted }
+            })
             .collect(),
         minutes: answer
             .minutes
@@ -182,6 +233,24 @@ mod tests {
         assert_eq!(question(&late, NOW).unwrap().window.until, NOW - SETTLING);
         let early = wire::GetCoverageRequest { from_us, until_us: from_us + 1, ..last(0) };
         assert_eq!(question(&early, NOW).unwrap().window, Window { from: Wall(from_us), until: Wall(from_us + 1) });
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_takes_too_long_is_given_up_with_advice() {
+        let never = std::future::pending::<Result<Answer, Failure>>();
+        let gathered = within(Duration::from_millis(1), never).await;
+        let Err(Failure::TooLong(said)) = gathered else { panic!("{gathered:?}") };
+        assert!(said.contains("no answer within") && said.contains("shorter window, a single check"), "{said}");
+        let soon = async { Err(Failure::TooMuch("much".into())) };
+        assert!(matches!(within(ANSWER_TIME_MAX, soon).await, Err(Failure::TooMuch(_))));
+    }
+
+    #[test]
+    fn a_window_whose_samples_are_gone_is_named_as_it_was_asked_for() {
+        let gone = || InvalidField::new("from_us", "is too old");
+        assert_eq!(begin_as_asked(&last(60), gone()).field, "last_s");
+        assert_eq!(begin_as_asked(&wire::GetCoverageRequest { from_us: 1, ..last(0) }, gone()).field, "from_us");
+        assert_eq!(begin_as_asked(&last(60), InvalidField::new("region", "is unknown")).field, "region");
     }
 
     #[test]

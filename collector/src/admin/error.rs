@@ -15,15 +15,22 @@ pub fn invalid(error: InvalidField) -> Status {
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
-/// The answer to a caller whose request the store did not carry out.
+/// The answer to a caller whose change the store did not make.
 pub fn store(caller: &Caller, error: StoreError) -> Status {
+    refusal(caller, error, "nothing was changed as far as is known, try again in a few seconds")
+}
+
+/// The answer to a caller whose question the store did not answer: there was nothing to change.
+pub fn read(caller: &Caller, error: StoreError) -> Status {
+    refusal(caller, error, "try again in a few seconds")
+}
+
+fn refusal(caller: &Caller, error: StoreError, when_away: &str) -> Status {
     let message = error.to_string();
     match error {
         StoreError::Unavailable(source) => {
             tracing::warn!(request.id = %caller.request_id, error = %source, "the configuration store is away");
-            Status::unavailable(format!(
-                "{message}; nothing was changed as far as is known, try again in a few seconds"
-            ))
+            Status::unavailable(format!("{message}; {when_away}"))
         }
         StoreError::NotFound { .. } => Status::not_found(message),
         StoreError::Conflict { .. } => Status::already_exists(message),

@@ -54,7 +54,7 @@ impl Keys for KeysService {
         request: Request<wire::ListKeysRequest>,
     ) -> Result<Response<wire::ListKeysResponse>, Status> {
         let caller = self.core.auth.require(&request, Scope::KeysRead)?;
-        let rows = self.core.store.keys(&caller.workspace).await.map_err(|failure| error::store(&caller, failure))?;
+        let rows = self.core.store.keys(&caller.workspace).await.map_err(|failure| error::read(&caller, failure))?;
         Ok(Response::new(wire::ListKeysResponse { keys: rows.iter().map(message).collect() }))
     }
 

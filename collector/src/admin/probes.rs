@@ -67,7 +67,7 @@ impl Probes for ProbesService {
     ) -> Result<Response<wire::ListProbesResponse>, Status> {
         let caller = self.deps.auth.require(&request, Scope::ProbesRead)?;
         let rows = self.deps.store.probes(&caller.workspace).await;
-        let rows = rows.map_err(|failure| error::store(&caller, failure))?;
+        let rows = rows.map_err(|failure| error::read(&caller, failure))?;
         let probes = rows.into_iter().map(|row| self.message(row)).collect();
         Ok(Response::new(wire::ListProbesResponse { probes }))
     }
@@ -76,7 +76,7 @@ impl Probes for ProbesService {
         let caller = self.deps.auth.require(&request, Scope::ProbesRead)?;
         let id: ProbeId = parse::id("id", &request.into_inner().id).map_err(error::invalid)?;
         let row = self.deps.store.probe(&caller.workspace, id).await;
-        let row = row.map_err(|failure| error::store(&caller, failure))?;
+        let row = row.map_err(|failure| error::read(&caller, failure))?;
         Ok(Response::new(self.message(row)))
     }
 
@@ -139,8 +139,7 @@ fn parse_token(request: wire::CreateJoinTokenRequest) -> Result<(RegionId, Strin
     }
     let ttl_s = if request.ttl_s == 0 { TTL_S_DEFAULT } else { request.ttl_s };
     if !TTL_S.contains(&ttl_s) {
-        let reason =
-            format!("{ttl_s} is out of range; use {} to {}, or 0 for {TTL_S_DEFAULT}", TTL_S.start(), TTL_S.end());
+        let reason = format!("{ttl_s} s is out of range; use {} s to {} s", TTL_S.start(), TTL_S.end());
         return Err(InvalidField::new("ttl_s", reason));
     }
     Ok((region, name, Duration::from_secs(u64::from(ttl_s))))

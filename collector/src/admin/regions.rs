@@ -46,8 +46,7 @@ impl Regions for RegionsService {
         request: Request<wire::ListRegionsRequest>,
     ) -> Result<Response<wire::ListRegionsResponse>, Status> {
         let caller = self.core.auth.require(&request, Scope::RegionsRead)?;
-        let rows =
-            self.core.store.regions(&caller.workspace).await.map_err(|failure| error::store(&caller, failure))?;
+        let rows = self.core.store.regions(&caller.workspace).await.map_err(|failure| error::read(&caller, failure))?;
         Ok(Response::new(wire::ListRegionsResponse { regions: rows.iter().map(message).collect() }))
     }
 }

@@ -49,14 +49,14 @@ impl SamplesService {
 pub(super) async fn require_check(deps: &Deps, caller: &Caller, check: Option<CheckId>) -> Result<(), Status> {
     let Some(check) = check else { return Ok(()) };
     let known = deps.store.require_check(&caller.workspace, check).await;
-    known.map_err(|failure| error::store(caller, failure))
+    known.map_err(|failure| error::read(caller, failure))
 }
 
 /// An empty answer would hide that a region was mistyped.
 pub(super) async fn require_region(deps: &Deps, caller: &Caller, region: Option<&RegionId>) -> Result<(), Status> {
     let Some(region) = region else { return Ok(()) };
     let known = deps.store.regions(&caller.workspace).await;
-    let known = known.map_err(|failure| error::store(caller, failure))?;
+    let known = known.map_err(|failure| error::read(caller, failure))?;
     if known.iter().any(|row| row.name == *region) {
         return Ok(());
     }
@@ -77,7 +77,7 @@ impl Samples for SamplesService {
         require_region(&self.deps, &caller, query.region.as_ref()).await?;
         // The engine removes rows some time after their age is reached; nobody sees them meanwhile.
         let kept = self.deps.store.retention(&caller.workspace).await;
-        let kept = kept.map_err(|failure| error::store(&caller, failure))?;
+        let kept = kept.map_err(|failure| error::read(&caller, failure))?;
         query.window.from = query.window.from.max(kept.begin(Source::Raw, now));
         let listed = self.deps.clickhouse.list_samples(&caller.workspace, &query).await;
         let listed = listed.map_err(|failure| refusal(&caller, &failure))?;
@@ -117,11 +117,12 @@ impl Samples for SamplesService {
         request: Request<wire::GetLatencyRequest>,
     ) -> Result<Response<wire::GetLatencyResponse>, Status> {
         let caller = self.deps.auth.require(&request, Scope::SamplesRead)?;
-        let (check, window) = latency_query(request.get_ref(), self.deps.clock.wall()).map_err(error::invalid)?;
+        // One instant for window and age: a window as long as samples are kept must not begin before them.
+        let now = self.deps.clock.wall();
+        let (check, window) = latency_query(request.get_ref(), now).map_err(error::invalid)?;
         require_check(&self.deps, &caller, Some(check)).await?;
         let kept = self.deps.store.retention(&caller.workspace).await;
-        let kept = kept.map_err(|failure| error::store(&caller, failure))?;
-        let now = self.deps.clock.wall();
+        let kept = kept.map_err(|failure| error::read(&caller, failure))?;
         let found = self.deps.clickhouse.latency(&caller.workspace, check, window, &kept, now).await;
         let found = found.map_err(|failure| refusal(&caller, &failure))?;
         Ok(Response::new(latency_answer(found)))
@@ -179,7 +180,7 @@ fn optional_region(text: &str) -> Result<Option<RegionId>, InvalidField> {
 /// The last seconds before now, and whatever probes with fast clocks have put ahead of it.
 fn window(last_s: u64, now: Wall) -> Result<Window, InvalidField> {
     if !(1..=LAST_S_MAX).contains(&last_s) {
-        let reason = format!("{last_s} s is no window; use 1 to {LAST_S_MAX} seconds");
+        let reason = format!("{last_s} s is no window; use 1 s to {LAST_S_MAX} s (365 days)");
         return Err(InvalidField::new("last_s", reason));
     }
     Ok(Window { from: now - Duration::from_secs(last_s), until: now + SLOT_AHEAD_MAX })

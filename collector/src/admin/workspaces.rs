@@ -10,8 +10,12 @@ use tonic::{Request, Response, Status};
 
 use super::{ANSWER_BYTES_MAX, Core, REQUEST_BYTES_MAX, error, parse};
 use crate::authz::Scope;
+use crate::ingest::admit::SLOT_AGE_MAX;
 use crate::seal::new_id;
 use crate::store::{KEEP_DAYS, KeepChange, WorkspaceRow};
+
+/// The oldest sample that is taken, the UTC day that it lies in, and a day for its rollups.
+const _: () = assert!(*KEEP_DAYS.start() as u64 * 86_400 >= SLOT_AGE_MAX.as_secs() + 2 * 86_400);
 
 /// The service `sonde.v1.Workspaces`.
 #[derive(Debug, Clone)]
@@ -49,7 +53,7 @@ impl Workspaces for WorkspacesService {
     ) -> Result<Response<wire::ListWorkspacesResponse>, Status> {
         let caller = self.core.auth.require(&request, Scope::WorkspacesRead)?;
         let rows = self.core.store.workspaces(&caller.workspace).await;
-        let rows = rows.map_err(|failure| error::store(&caller, failure))?;
+        let rows = rows.map_err(|failure| error::read(&caller, failure))?;
         Ok(Response::new(wire::ListWorkspacesResponse { workspaces: rows.iter().map(message).collect() }))
     }
 
@@ -60,7 +64,7 @@ impl Workspaces for WorkspacesService {
         let caller = self.core.auth.require(&request, Scope::WorkspacesRead)?;
         let id = parse::id("id", &request.get_ref().id).map_err(error::invalid)?;
         let found = self.core.store.workspace(&caller.workspace, id).await;
-        let row = found.map_err(|failure| error::store(&caller, failure))?;
+        let row = found.map_err(|failure| error::read(&caller, failure))?;
         Ok(Response::new(message(&row)))
     }
 
@@ -84,7 +88,7 @@ impl Workspaces for WorkspacesService {
         let changed = self.core.store.set_retention(&target, caller.actor(), change).await;
         changed.map_err(|failure| error::store(&caller, failure))?;
         let found = self.core.store.workspace(&caller.workspace, id).await;
-        let row = found.map_err(|failure| error::store(&caller, failure))?;
+        let row = found.map_err(|failure| error::read(&caller, failure))?;
         Ok(Response::new(message(&row)))
     }
 }
@@ -127,8 +131,8 @@ mod tests {
     fn days_are_kept_changed_or_made_the_default() {
         assert_eq!(change("raw_days", None).unwrap(), None);
         assert_eq!(change("raw_days", Some(0)).unwrap(), Some(None));
-        assert_eq!(change("raw_days", Some(8)).unwrap(), Some(Some(8)));
-        let refused = change("raw_days", Some(7)).unwrap_err();
-        assert!(refused.field == "raw_days" && refused.to_string().contains("8 to 3660"), "{refused}");
+        assert_eq!(change("raw_days", Some(9)).unwrap(), Some(Some(9)));
+        let refused = change("raw_days", Some(8)).unwrap_err();
+        assert!(refused.field == "raw_days" && refused.to_string().contains("9 to 3660"), "{refused}");
     }
 }

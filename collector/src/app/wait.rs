@@ -16,7 +16,7 @@ const STORE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Pause between two attempts.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// Connects to Postgres and ClickHouse, and migrates both.
+/// Connects to Postgres and ClickHouse, migrates both, and tries whether we may do there what we must.
 ///
 /// # Errors
 /// When one does not answer within 30 s, or refuses.
@@ -30,7 +30,8 @@ pub(super) async fn for_stores(config: &Config, clock: Clock) -> anyhow::Result<
     let client = clickhouse::Client::connect(&config.clickhouse)?;
     let clickhouse = retry("ClickHouse", deadline, clock, ClickHouseError::is_retryable, async || {
         client.ready().await?;
-        client.migrate().await
+        client.migrate().await?;
+        client.check_grants().await
     });
     let (postgres, clickhouse) = tokio::join!(postgres, clickhouse);
     postgres.map_err(|error| anyhow!("{}; look at `postgres.url` and at the server", chain(&error)))?;

@@ -124,7 +124,7 @@ struct DayRow {
 
 impl Client {
     /// Counts the stored slots of `cuts`, which must be sorted by check, and disjoint within a series. Of the checks that
-    /// they name, samples in `window` on slots of no cut are counted too. Bounded by the deadline of a read per 5,000 cuts.
+    /// they name, samples in `window` on slots of no cut are counted too, unless minutes are asked for. Bounded by the deadline of a read per 5,000 cuts.
     ///
     /// # Errors
     /// When ClickHouse is away, or the question is too big for it.
@@ -157,11 +157,11 @@ impl Client {
         Ok(counts)
     }
 
-    /// What `probes` reported about slots in `window`, at most [`REPORTS_MAX`] rows, longest stretches first. A cause that
-    /// this build does not know is left out.
+    /// What `probes` reported about slots in `window`, longest stretches first. A cause that this build does not know is left
+    /// out.
     ///
     /// # Errors
-    /// When ClickHouse is away.
+    /// When ClickHouse is away, or there are more than [`REPORTS_MAX`]: to leave some out would name wrong causes.
     pub async fn reported_gaps(
         &self,
         probes: &BTreeSet<ProbeId>,
@@ -175,12 +175,19 @@ impl Client {
             "SELECT probe_id, toString(cause) AS cause, toUnixTimestamp64Micro(slots_from) AS from_us, \
                toUnixTimestamp64Micro(slots_until) AS until_us, is_at_most \
              FROM gaps_v WHERE probe_id IN ({}) AND slots_from < {} AND slots_until > {} \
-             ORDER BY until_us - from_us DESC, probe_id, from_us LIMIT {REPORTS_MAX}",
+             ORDER BY until_us - from_us DESC, probe_id, from_us LIMIT {}",
             ids.join(", "),
             instant(window.until),
             instant(window.from),
+            REPORTS_MAX + 1,
         );
-        let rows = self.read(self.inner.reads.query(&statement).fetch_all::<ReportRow>()).await?;
+        let query = self.inner.reads.query(&statement).with_setting("max_query_size", STATEMENT_BYTES_MAX);
+        let rows = self.read(query.fetch_all::<ReportRow>()).await?;
+        if rows.len() > REPORTS_MAX {
+            return Err(ClickHouseError::TooBig {
+                detail: format!("more than {REPORTS_MAX} gap reports in the window"),
+            });
+        }
         let known = rows.into_iter().filter_map(|row| {
             Some(ReportedGap {
                 probe: ProbeId(row.probe_id),
@@ -280,6 +287,8 @@ fn count_statement(
         );
     }
     let region = region.map_or_else(String::new, |region| format!(" AND region = '{region}'"));
+    // By minute there may be many rows, and nobody asks for those of no cut.
+    let only_cuts = if by_minute { "WHERE fits " } else { "" };
     let minute = if by_minute { "intDiv(s.slot_us, 60000000) * 60000000" } else { "toInt64(0)" };
     format!(
         "SELECT cut, check_id, region, minute_us, countIf(fits) AS stored, countIf(NOT fits) AS unexpected, \
@@ -295,7 +304,7 @@ fn count_statement(
            ASOF LEFT JOIN (SELECT * FROM format('TSV', 'cut UInt32, check_id UUID, region String, from_us Int64, \
                until_us Int64, interval_us Int64, phase_us Int64', '{table}')) AS c \
            ON s.check_id = c.check_id AND s.place = c.region AND s.slot_us >= c.from_us) \
-         GROUP BY cut, check_id, region, minute_us SETTINGS optimize_aggregation_in_order = 1",
+         {only_cuts}GROUP BY cut, check_id, region, minute_us SETTINGS optimize_aggregation_in_order = 1",
         workspace.id(),
         ids(checks.iter()),
         instant(window.from),

@@ -1,5 +1,9 @@
 //! The table of gaps: numbers of a boot that will never arrive as samples. Never decides what is a gap, and never retries.
 
+mod late;
+
+pub use late::{Withdrawn, left_of};
+
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -8,12 +12,12 @@ use sonde_proto::model::id::{BootId, ProbeId, RegionId, Seq};
 use sonde_proto::model::sample::SeqRange;
 use sonde_proto::model::time::Wall;
 
-use super::insert::{InsertAttempt, Uncertain};
+use super::insert::{InsertAttempt, Uncertain, instant};
 use super::row::{put_text, put_uuid, put_varint};
 use super::{ClickHouseError, Client};
 
 /// Columns in the order of the bytes, with the types that the server must have.
-pub const GAP_COLUMNS: [(&str, &str); 9] = [
+pub const GAP_COLUMNS: [(&str, &str); 10] = [
     ("probe_id", "UUID"),
     ("boot", "UUID"),
     ("first_seq", "UInt64"),
@@ -23,9 +27,10 @@ pub const GAP_COLUMNS: [(&str, &str); 9] = [
     ("slots_from", "DateTime64(6, 'UTC')"),
     ("slots_until", "DateTime64(6, 'UTC')"),
     ("is_at_most", "Bool"),
+    ("version", "UInt64"),
 ];
 /// Most gaps of one boot that are read; a probe keeps 1,024 at a time and merges them beyond.
-const GAPS_READ_MAX: usize = 100_000;
+pub const GAPS_READ_MAX: usize = 100_000;
 
 /// A gap with everything that its row holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +60,11 @@ impl Client {
     /// # Errors
     /// [`Uncertain`] in every other case; some or all may be stored.
     pub async fn insert_gaps(&self, rows: &[&GapRow]) -> Result<(), Uncertain> {
+        let rows: Vec<(&GapRow, u64)> = rows.iter().map(|row| (*row, version(row.gap.range.last))).collect();
+        self.insert_versions(&rows).await
+    }
+
+    async fn insert_versions(&self, rows: &[(&GapRow, u64)]) -> Result<(), Uncertain> {
         let names: Vec<&str> = GAP_COLUMNS.iter().map(|(name, _)| *name).collect();
         let statement = format!("INSERT INTO gaps ({}) FORMAT RowBinaryWithNamesAndTypes", names.join(", "));
         let body = encode(rows);
@@ -79,6 +89,27 @@ impl Client {
         let stored = self.read(self.inner.reads.query(&statement).fetch_all::<StoredGap>()).await?;
         stored.iter().map(|row| parse(probe, boot, row)).collect()
     }
+
+    /// The newest slot in `[from, until)` of which a sample of this boot is stored.
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    pub async fn newest_slot(
+        &self,
+        probe: ProbeId,
+        boot: BootId,
+        from: Wall,
+        until: Wall,
+    ) -> Result<Option<Wall>, ClickHouseError> {
+        let statement = format!(
+            "SELECT toUnixTimestamp64Micro(slot_at) AS at FROM samples WHERE boot = '{boot}' AND probe_id = '{probe}' \
+               AND slot_at >= {} AND slot_at < {} ORDER BY slot_at DESC LIMIT 1",
+            instant(from),
+            instant(until),
+        );
+        let newest = self.read(self.inner.reads.query(&statement).fetch_optional::<i64>()).await?;
+        Ok(newest.map(Wall))
+    }
 }
 
 fn parse(probe: ProbeId, boot: BootId, row: &StoredGap) -> Result<GapRow, ClickHouseError> {
@@ -91,8 +122,14 @@ fn parse(probe: ProbeId, boot: BootId, row: &StoredGap) -> Result<GapRow, ClickH
     Ok(GapRow { probe, region, gap })
 }
 
-/// Rows in format `RowBinaryWithNamesAndTypes`.
-fn encode(rows: &[&GapRow]) -> Vec<u8> {
+/// The version of a row that reports numbers up to `last`: of two with one beginning the wider stands. Always even, so that
+/// the next odd number is left for a row that narrows this one.
+fn version(last: Seq) -> u64 {
+    last.0.saturating_mul(2) & !1
+}
+
+/// Rows and their versions in format `RowBinaryWithNamesAndTypes`.
+fn encode(rows: &[(&GapRow, u64)]) -> Vec<u8> {
     let mut out = Vec::with_capacity(512 + rows.len() * 110);
     put_varint(&mut out, GAP_COLUMNS.len() as u64);
     for (name, _) in GAP_COLUMNS {
@@ -101,7 +138,7 @@ fn encode(rows: &[&GapRow]) -> Vec<u8> {
     for (_, column_type) in GAP_COLUMNS {
         put_text(&mut out, column_type);
     }
-    for GapRow { probe, region, gap } in rows {
+    for (GapRow { probe, region, gap }, version) in rows {
         put_uuid(&mut out, probe.0);
         put_uuid(&mut out, gap.boot.0);
         out.extend_from_slice(&gap.range.first.0.to_le_bytes());
@@ -111,6 +148,7 @@ fn encode(rows: &[&GapRow]) -> Vec<u8> {
         out.extend_from_slice(&gap.slots_from.0.to_le_bytes());
         out.extend_from_slice(&gap.slots_until.0.to_le_bytes());
         out.push(u8::from(gap.is_at_most));
+        out.extend_from_slice(&version.to_le_bytes());
     }
     out
 }
@@ -132,13 +170,22 @@ mod tests {
             is_at_most: true,
         };
         let row = GapRow { probe: ProbeId(Uuid::from_u128(1)), region: RegionId::new("eu-west").unwrap(), gap };
-        let bytes = encode(&[&row]);
-        assert_eq!(bytes, encode(&[&row.clone()]));
-        assert_eq!((bytes[0], bytes.last()), (9, Some(&1)));
+        let bytes = encode(&[(&row, 18)]);
+        assert_eq!(bytes, encode(&[(&row.clone(), version(Seq(9)))]));
+        assert_eq!((bytes[0], &bytes[bytes.len() - 9..]), (10, &[1, 18, 0, 0, 0, 0, 0, 0, 0][..]));
         let text = String::from_utf8_lossy(&bytes);
         assert!(GAP_COLUMNS.iter().all(|(name, kind)| text.contains(name) && text.contains(kind)), "{text}");
         assert!(text.contains("eu-west") && text.contains("overflow"));
         let wider = GapRow { gap: Gap { range: SeqRange { first: Seq(3), last: Seq(10) }, ..gap }, ..row };
-        assert_ne!(bytes, encode(&[&wider]));
+        assert_ne!(bytes, encode(&[(&wider, 20)]));
+    }
+
+    #[test]
+    fn a_wider_report_stands_against_every_row_that_narrows_a_shorter_one() {
+        for last in [1, 2, 77, i64::MAX.unsigned_abs() - 1] {
+            let narrowed = version(Seq(last)) | 1;
+            assert!(version(Seq(last)) < narrowed && narrowed < version(Seq(last + 1)), "{last}");
+        }
+        assert_eq!(version(Seq(u64::MAX)), u64::MAX - 1);
     }
 }

@@ -19,7 +19,7 @@ use sonde_proto::model::time::{DAY_US, Wall};
 use uuid::Uuid;
 
 use super::error::{exception_code, innermost, shorten};
-use super::row::COLUMNS;
+use super::row::{COLUMNS, ROWS_FORMAT};
 use super::{ClickHouseError, Client, INSERT_SETTINGS, TOKEN_SETTING};
 
 /// How long an insert may run on the server, which ends it then. The lease on inserts counts with this time.
@@ -31,6 +31,9 @@ const INSERT_DEADLINE: Duration = Duration::from_secs(INSERT_TIME_MAX.as_secs() 
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Most ranges in one question: about 90 bytes each, far below the server's 256 KiB of statement.
 const RANGES_PER_QUESTION_MAX: usize = 500;
+/// Most separate ranges in one answer, 48 bytes each. An honest life is stored in a handful; twice as many as a group has rows
+/// are more than anybody needs who asks about several lives.
+pub const ISLANDS_MAX: usize = 100_000;
 /// Code of a server that does not know a setting.
 const UNKNOWN_SETTING_CODE: u32 = 115;
 
@@ -41,7 +44,7 @@ pub struct InsertAttempt {
     pub id: Uuid,
     /// Rows in the body.
     pub rows: u64,
-    /// Format `RowBinaryWithNamesAndTypes`, see [`super::row::RowsEncoder`].
+    /// In the format that the statement names; for samples see [`super::row::RowsEncoder`].
     pub body: Bytes,
 }
 
@@ -75,6 +78,15 @@ pub struct BootRange {
     pub boot: BootId,
     /// The numbers.
     pub range: SeqRange,
+}
+
+/// The beginning of what one boot has stored.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StoredPage {
+    /// Ascending, disjoint, at most [`ISLANDS_MAX`].
+    pub ranges: Vec<SeqRange>,
+    /// The last number about which they say everything; `None` when that is every number asked for.
+    pub through: Option<Seq>,
 }
 
 #[derive(::clickhouse::Row, Deserialize)]
@@ -180,7 +192,7 @@ impl Client {
     /// Cost: the granules of those days that hold one of the boots and one of the numbers.
     ///
     /// # Errors
-    /// When the server cannot be asked.
+    /// When the server cannot be asked, and [`ClickHouseError::TooBig`] when there are more than [`ISLANDS_MAX`] ranges.
     pub async fn stored(
         &self,
         ranges: &[BootRange],
@@ -189,15 +201,42 @@ impl Client {
     ) -> Result<Vec<BootRange>, ClickHouseError> {
         let mut found = Vec::new();
         for ranges in ranges.chunks(RANGES_PER_QUESTION_MAX) {
-            let statement = self.stored_statement(ranges, from, until);
-            let rows = self.read(self.inner.reads.query(&statement).fetch_all::<RangeRow>()).await?;
-            found.extend(rows.into_iter().map(|row| BootRange {
-                probe: ProbeId(row.probe_id),
-                boot: BootId(row.boot),
-                range: SeqRange { first: Seq(row.first), last: Seq(row.last) },
-            }));
+            let room = ISLANDS_MAX.saturating_sub(found.len());
+            let mut rows = self.islands(ranges, (from, until), room + 1).await?;
+            if rows.len() > room {
+                let detail = format!("what is stored lies in more than {ISLANDS_MAX} separate ranges");
+                return Err(ClickHouseError::TooBig { detail });
+            }
+            found.append(&mut rows);
         }
         Ok(found)
+    }
+
+    /// The same for one boot, however many ranges there are: the lowest of them, and how far they reach.
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    pub async fn stored_page(&self, asked: BootRange, from: Wall, until: Wall) -> Result<StoredPage, ClickHouseError> {
+        let rows = self.islands(&[asked], (from, until), ISLANDS_MAX).await?;
+        let ranges: Vec<SeqRange> = rows.into_iter().map(|row| row.range).collect();
+        let through = ranges.last().filter(|_| ranges.len() == ISLANDS_MAX).map(|last| last.last);
+        Ok(StoredPage { ranges, through: through.filter(|through| *through < asked.range.last) })
+    }
+
+    async fn islands(
+        &self,
+        ranges: &[BootRange],
+        (from, until): (Wall, Wall),
+        count_max: usize,
+    ) -> Result<Vec<BootRange>, ClickHouseError> {
+        let statement = self.stored_statement(ranges, from, until, count_max);
+        let rows = self.read(self.inner.reads.query(&statement).fetch_all::<RangeRow>()).await?;
+        let found = rows.into_iter().map(|row| BootRange {
+            probe: ProbeId(row.probe_id),
+            boot: BootId(row.boot),
+            range: SeqRange { first: Seq(row.first), last: Seq(row.last) },
+        });
+        Ok(found.collect())
     }
 }
 
@@ -205,7 +244,7 @@ impl Client {
     /// Gaps and islands: within a boot, number minus position is constant over a contiguous run.
     ///
     /// Reads the table and not the view: a row that lost its slot to another probe is stored all the same.
-    fn stored_statement(&self, ranges: &[BootRange], from: Wall, until: Wall) -> String {
+    fn stored_statement(&self, ranges: &[BootRange], from: Wall, until: Wall, count_max: usize) -> String {
         let wanted: Vec<String> = ranges
             .iter()
             .map(|r| {
@@ -222,7 +261,7 @@ impl Client {
                SELECT probe_id, boot, seq, \
                  toInt64(seq) - toInt64(row_number() OVER (PARTITION BY probe_id, boot ORDER BY seq)) AS island \
                FROM ({rows})) \
-             GROUP BY probe_id, boot, island ORDER BY probe_id, boot, first"
+             GROUP BY probe_id, boot, island ORDER BY probe_id, boot, first LIMIT {count_max}"
         )
     }
 }
@@ -259,7 +298,7 @@ fn query_id(id: Uuid) -> String {
 
 fn insert_statement() -> String {
     let names: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
-    format!("INSERT INTO samples ({}) FORMAT RowBinaryWithNamesAndTypes", names.join(", "))
+    format!("INSERT INTO samples ({}) FORMAT {ROWS_FORMAT}", names.join(", "))
 }
 
 /// An instant as ClickHouse text, exact to the microsecond.

@@ -93,14 +93,14 @@ mod tests {
         let usual = BTreeMap::from([(WorkspaceId(Uuid::from_u128(1)), Retention::default())]);
         assert_eq!(ttl_clause(Source::Raw, "t", &usual), "t + toIntervalSecond(2592000) DELETE");
         let mut settings = usual;
-        settings.insert(WorkspaceId(Uuid::from_u128(2)), Retention { raw: 8 * DAY, ..Retention::default() });
-        settings.insert(WorkspaceId(Uuid::from_u128(3)), Retention { raw: 8 * DAY, ..Retention::default() });
+        settings.insert(WorkspaceId(Uuid::from_u128(2)), Retention { raw: 9 * DAY, ..Retention::default() });
+        settings.insert(WorkspaceId(Uuid::from_u128(3)), Retention { raw: 9 * DAY, ..Retention::default() });
         let id = |number: u128| Uuid::from_u128(number);
         assert_eq!(
             ttl_clause(Source::Raw, "t", &settings),
             format!(
                 "t + toIntervalSecond(2592000) DELETE WHERE workspace_id NOT IN ('{0}', '{1}'), \
-                 t + toIntervalSecond(691200) DELETE WHERE workspace_id IN ('{0}', '{1}')",
+                 t + toIntervalSecond(777600) DELETE WHERE workspace_id IN ('{0}', '{1}')",
                 id(2),
                 id(3)
             )

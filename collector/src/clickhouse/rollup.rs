@@ -10,6 +10,7 @@ use super::marks::seconds;
 use super::{ClickHouseError, Client};
 use crate::rollup::machine::{RECOMPUTE_MAX, Slice};
 use crate::rollup::{Bucket, Level};
+use crate::store::KEEP_DAYS;
 
 /// Phases in their order in time, and the total: the names that the API uses. Their columns are `<name>_us` in samples and
 /// `<name>_count`, `<name>_sum`, `<name>_max`, `<name>_q` in rollups.
@@ -22,6 +23,9 @@ pub const PERCENTILE_ERROR_MAX: f64 = 0.01;
 pub(super) const RUNS_PER_ROW_MIN: u32 = 5;
 /// Most rhythms in one statement: about 60 bytes each.
 const RHYTHMS_PER_STATEMENT_MAX: usize = 2_000;
+/// For so long at least are all samples of a bucket there, in every workspace: the shortest age that one can set, less a day
+/// for clocks and for a server that applies a new age late. Late samples arrive within this time too.
+pub const WHOLE_FOR: Duration = Duration::from_secs((*KEEP_DAYS.start() as u64 - 1) * 86_400);
 /// How long writing rhythms may take.
 const RHYTHMS_MAX: Duration = Duration::from_secs(10);
 
@@ -45,7 +49,8 @@ pub(super) fn bucket_of_slot(level: Level) -> &'static str {
 
 impl Client {
     /// Computes `count` neighbouring buckets again from what readers see, as far as `slice` goes, and stores them under
-    /// `version`.
+    /// `version`. A bucket older than [`WHOLE_FOR`] keeps its row unless the new one has as many runs: fewer of them are
+    /// visible only when samples have been removed by their age.
     ///
     /// # Errors
     /// [`ClickHouseError::TooBig`] when it takes longer than [`RECOMPUTE_MAX`] or too much memory; else when ClickHouse
@@ -131,7 +136,26 @@ fn buckets_between(from: Wall, until: Wall) -> String {
     format!("bucket >= toDateTime({}, 'UTC') AND bucket < toDateTime({}, 'UTC')", seconds(from), seconds(until))
 }
 
-fn in_slice(slice: Slice) -> String {
+/// Writes `fresh` rows, but none in the place of one that knows more runs of an old bucket.
+///
+/// What is added never takes a run away: copies share a slot or an identity, and of those one stays visible. So fewer runs
+/// than stored ones are samples that their age has removed, and the row is all that is left of them.
+fn insert_into(level: Level, fresh: &str, (from, until): (Wall, Wall), slice: Slice) -> String {
+    format!(
+        "INSERT INTO {table} ({columns}) SELECT {columns} FROM ({fresh}) AS fresh ANY LEFT JOIN (\
+           SELECT workspace_id, check_id, region, bucket, argMax(runs, version) AS kept_runs FROM {table} \
+           WHERE {} AND bucket < now('UTC') - toIntervalSecond({}) AND {} \
+           GROUP BY workspace_id, check_id, region, bucket) AS kept \
+         USING (workspace_id, check_id, region, bucket) WHERE runs >= ifNull(kept_runs, 0)",
+        buckets_between(from, until),
+        WHOLE_FOR.as_secs(),
+        in_slice(slice),
+        table = table(level),
+        columns = columns(),
+    )
+}
+
+pub(super) fn in_slice(slice: Slice) -> String {
     if slice.of <= 1 {
         return "1".to_owned();
     }
@@ -146,14 +170,12 @@ fn interval_us_max(level: Level) -> u64 {
 /// A bucket that has a row keeps one, also when its check runs more rarely by now: what is not written again would stay as
 /// it was before the late sample.
 fn from_samples(level: Level, from: Wall, until: Wall, slice: Slice, version: u64) -> String {
-    format!(
-        "INSERT INTO {} ({}) SELECT workspace_id, check_id, region, {} AS bucket, toUInt64({version}) AS version, {} \
+    let fresh = format!(
+        "SELECT workspace_id, check_id, region, {} AS bucket, toUInt64({version}) AS version, {} \
          FROM samples_v WHERE {} AND {} GROUP BY workspace_id, check_id, region, bucket \
          HAVING runs >= {RUNS_PER_ROW_MIN} OR check_id GLOBAL IN (SELECT check_id FROM check_rhythms \
            GROUP BY check_id HAVING argMax(interval_us, version) <= {}) \
            OR (check_id, region, bucket) GLOBAL IN (SELECT check_id, region, bucket FROM {} WHERE {} AND {})",
-        table(level),
-        columns(),
         bucket_of_slot(level),
         sample_aggregates(),
         slots_between(from, until),
@@ -162,13 +184,14 @@ fn from_samples(level: Level, from: Wall, until: Wall, slice: Slice, version: u6
         table(level),
         buckets_between(from, until),
         in_slice(slice),
-    )
+    );
+    insert_into(level, &fresh, (from, until), slice)
 }
 
 /// A day is the sum of its hours; checks whose hours are too thin for a row come from samples. Days are never too thin:
 /// after the samples are gone, nothing else would know of them.
-fn from_hours(from: Wall, until: Wall, slice: Slice, version: u64) -> String {
-    let slice = in_slice(slice);
+fn from_hours(from: Wall, until: Wall, part: Slice, version: u64) -> String {
+    let slice = in_slice(part);
     let (slots, buckets) = (slots_between(from, until), buckets_between(from, until));
     let hour = bucket_of_slot(Level::Hour);
     let known = format!("SELECT check_id, region, bucket FROM rollup_1h WHERE {buckets} AND {slice}");
@@ -177,8 +200,8 @@ fn from_hours(from: Wall, until: Wall, slice: Slice, version: u64) -> String {
         "SELECT check_id FROM (SELECT check_id, region, {hour} AS hour FROM samples WHERE {slots} AND {slice} \
            GROUP BY check_id, region, hour) WHERE (check_id, region, hour) GLOBAL NOT IN ({known})"
     );
-    format!(
-        "INSERT INTO rollup_1d ({columns}) SELECT workspace_id, check_id, region, toDateTime({day}, 'UTC') AS bucket, \
+    let fresh = format!(
+        "SELECT workspace_id, check_id, region, toDateTime({day}, 'UTC') AS bucket, \
            toUInt64({version}) AS version, {sums} \
          FROM (SELECT {columns} FROM rollup_1h_v WHERE {buckets} AND {slice} \
            UNION ALL SELECT workspace_id, check_id, region, {hour} AS bucket, toUInt64(0) AS version, {aggregates} \
@@ -190,7 +213,8 @@ fn from_hours(from: Wall, until: Wall, slice: Slice, version: u64) -> String {
         day = seconds(from),
         sums = rollup_aggregates(),
         aggregates = sample_aggregates(),
-    )
+    );
+    insert_into(Level::Day, &fresh, (from, until), part)
 }
 
 #[cfg(test)]

@@ -35,6 +35,30 @@ fn a_complete_file_is_read() {
 }
 
 #[test]
+fn the_guide_names_every_key_and_its_example_is_good() {
+    let page = include_str!("../../../docs/guide/collector-config.md");
+    let source = include_str!("../config.rs");
+    let mut keys = 0;
+    for reader in source.split("\nfn read_").skip(1) {
+        let section = reader.split_once('(').unwrap().0;
+        for call in ["parsed(\"", "parsed_optional(\"", "texts(\""] {
+            for found in reader.split(call).skip(1) {
+                let key = found.split_once('"').unwrap().0;
+                let name = if section == "root" { key.to_owned() } else { format!("{section}.{key}") };
+                assert!(
+                    page.contains(&format!("| `{name}` |")),
+                    "docs/guide/collector-config.md has no row for `{name}`"
+                );
+                keys += 1;
+            }
+        }
+    }
+    assert!(keys >= 17, "the source has another form now: only {keys} keys were found in it");
+    let example = page.split_once("```toml\n").unwrap().1.split_once("```").unwrap().0;
+    Config::parse(example, "the example").unwrap();
+}
+
+#[test]
 fn certificates_may_live_shorter_but_not_longer() {
     let lifetime = |text: &str| {
         let file = format!("{GOOD}\n[certificates]\nlifetime = \"{text}\"\n");

@@ -3,9 +3,11 @@
 
 pub mod board;
 pub mod gate;
+pub mod guests;
 pub mod leader;
 pub mod presence;
 pub mod registry;
+pub mod skew;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -19,12 +21,16 @@ pub struct Fleet {
     pub presence: presence::Presence,
     /// Which streams are open.
     pub registry: Arc<registry::Registry>,
+    /// Which connections are open.
+    pub guests: Arc<guests::Guests>,
     /// What everybody is to run.
     pub board: board::Board,
     /// Who is refused.
     pub denied: Arc<DenySet>,
     /// Whether an INSERT may begin.
     pub gate: Arc<gate::Gate>,
+    /// Whether this collector's clock is to be believed.
+    pub skew: Arc<skew::Skew>,
     /// Whether this collector leads.
     pub leader: Arc<leader::Leader>,
     /// Other collectors that were there when Postgres was last asked.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sonde_proto::model::check::Protocol;
-use sonde_proto::model::id::{BootId, Generation, ProbeId, RegionId};
+use sonde_proto::model::id::{BootId, Generation, ProbeId, RegionId, Seq};
 use sonde_proto::model::time::{Mono, Wall};
 use sonde_proto::session::{ProbeHeartbeat, SILENCE_MAX};
 use tokio::sync::watch;
@@ -87,7 +87,11 @@ impl Presence {
         let mut table = self.lock();
         let known = table.probes.get(&probe).and_then(|known| known.boot.zip(Some(known)));
         match (known, &mut seen.boot) {
-            (Some((before, _)), Some(boot)) if before.boot == boot.boot => {
+            (Some((before, known)), Some(boot)) if before.boot == boot.boot => {
+                if boot.owes_unsaid() {
+                    boot.oldest_unacked_slot = before.oldest_unacked_slot.or(known.heard_at);
+                    boot.backlog_samples = before.backlog_samples;
+                }
                 boot.first_heard = before.first_heard;
                 boot.generated_through = boot.generated_through.max(before.generated_through);
                 boot.unacked_from = boot.unacked_from.max(before.unacked_from);
@@ -144,6 +148,26 @@ impl Presence {
             boot.oldest_unacked_slot = beat.oldest_unacked_slot;
             boot.unacked_from = boot.unacked_from.max(beat.unacked_from);
         }
+    }
+
+    /// Numbers of a probe's life through this one were stored, so they were given out, whatever its heartbeats say.
+    pub fn reached(&self, probe: ProbeId, life: BootId, through: Seq) {
+        let mut table = self.lock();
+        let boot = table.probes.get_mut(&probe).and_then(|seen| seen.boot.as_mut());
+        if let Some(boot) = boot.filter(|boot| boot.boot == life) {
+            boot.generated_through = boot.generated_through.max(through);
+            table.unwritten.insert(probe);
+        }
+    }
+
+    /// Highest number that a life of a probe is known here to have given out; 0 when nothing is known of it.
+    pub fn generated_through(&self, probe: ProbeId, life: BootId) -> Seq {
+        let table = self.lock();
+        let boot = table.probes.get(&probe).and_then(|seen| seen.boot);
+        // It may have left a moment ago, before the store could be told.
+        let former = table.former.iter().filter(|heard| heard.probe == probe).map(|heard| heard.boot);
+        let lives = former.chain(boot).filter(|boot| boot.boot == life);
+        lives.map(|boot| boot.generated_through).max().unwrap_or_default()
     }
 
     /// A probe has left in good order: its work moves at once, and the other collectors are told.

@@ -170,3 +170,25 @@ fn one_that_is_expected_has_the_time_that_it_was_given() {
     presence.learn(vec![elsewhere(Duration::from_secs(14), false)], start());
     assert!(presence.seen(PROBE).unwrap().keeps_work(start() + Duration::from_secs(14)));
 }
+
+#[test]
+fn a_greeting_does_not_forget_what_the_probe_still_owes() {
+    let presence = Presence::default();
+    presence.greet(PROBE, Seen { heard_at: Some(Wall(7)), ..seen(start()) });
+    let boot = boot_id(1);
+    presence.progress(PROBE, boot, &ProbeHeartbeat { oldest_unacked_slot: Some(Wall(5)), ..beat(30, 9) });
+    let again = |unacked_from: u64| {
+        let mut again = Seen { heard_at: Some(Wall(900)), ..seen(start() + Duration::from_secs(60)) };
+        let life = BootSeen { generated_through: Seq(35), unacked_from: Seq(unacked_from), ..again.boot.unwrap() };
+        again.boot = Some(life);
+        presence.greet(PROBE, again);
+        let known = presence.seen(PROBE).and_then(|seen| seen.boot).unwrap();
+        (known.oldest_unacked_slot, known.backlog_samples)
+    };
+    assert_eq!(again(31), (Some(Wall(5)), 9));
+    assert_eq!(again(31), (Some(Wall(5)), 9), "however often it greets before its first heartbeat");
+    assert_eq!(again(36), (None, 0), "it says that it owes nothing");
+    assert_eq!(again(33), (Some(Wall(900)), 0), "what it owes now is no older than the last word before");
+    presence.progress(PROBE, boot, &ProbeHeartbeat { oldest_unacked_slot: Some(Wall(950)), ..beat(40, 2) });
+    assert_eq!(presence.seen(PROBE).and_then(|seen| seen.boot).unwrap().oldest_unacked_slot, Some(Wall(950)));
+}

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sonde_proto::codec::{self, COLUMNS_BYTES_MAX, CodecError, Dictionary};
-use sonde_proto::model::id::{CheckId, ProbeId, RegionId, Seq, WorkspaceId};
+use sonde_proto::model::id::{CheckId, Generation, ProbeId, RegionId, Seq, WorkspaceId};
 use sonde_proto::model::sample::{BATCH_SAMPLES_MAX, Outcome, RunKind, Sample, StoredSample};
-use sonde_proto::model::time::Wall;
+use sonde_proto::model::time::{Mono, Wall};
 use sonde_proto::session::SealedBatch;
+
+use crate::fleet::board::is_believable;
 
 /// Oldest slot that is accepted, counted back from now: a probe's memory never holds more than this.
 pub const SLOT_AGE_MAX: Duration = Duration::from_secs(7 * 86_400);
@@ -24,8 +26,10 @@ pub struct Rights {
     /// Whether the rights were read at least once. Until then nobody is refused: deliveries wait,
     /// because a refusal makes a probe forget its samples for ever.
     pub loaded: bool,
-    /// Every check that exists, and those changed or deleted within the last 48 h, as they were.
-    pub checks: BTreeMap<CheckId, CheckRight>,
+    /// What was changed before this instant is in them. A check that they lack may have come later.
+    pub as_of: Mono,
+    /// Every check that exists, and those changed or deleted within [`SLOT_AGE_MAX`], as they were.
+    pub checks: Arc<BTreeMap<CheckId, CheckRight>>,
 }
 
 /// Who may report about one check.
@@ -33,7 +37,7 @@ pub struct Rights {
 pub struct CheckRight {
     /// The tenant that the samples belong to.
     pub workspace: WorkspaceId,
-    /// Regions that measure it, or did within the last 48 h.
+    /// Regions that measure it, or did within [`SLOT_AGE_MAX`].
     pub regions: BTreeSet<RegionId>,
 }
 
@@ -70,6 +74,8 @@ pub enum RefusalCode {
     TooNew,
     /// A run that began further from its slot than [`START_DISTANCE_MAX`].
     FarFromSlot,
+    /// A generation that nobody can have given out: of two samples of one slot the later generation is shown.
+    UnknownGeneration,
     /// Numbers that are known, with other samples than before.
     PayloadMismatch,
     /// Some of the numbers came in a batch that was cut otherwise; a sealed batch never changes.
@@ -95,6 +101,7 @@ impl RefusalCode {
             Self::TooOld => "too_old",
             Self::TooNew => "too_new",
             Self::FarFromSlot => "far_from_slot",
+            Self::UnknownGeneration => "unknown_generation",
             Self::PayloadMismatch => "payload_mismatch",
             Self::Overlap => "overlap",
         }
@@ -131,6 +138,8 @@ pub struct Delivery {
     pub region: RegionId,
     /// What it sent.
     pub batch: SealedBatch,
+    /// The newest generation that this collector knows to be given out to it.
+    pub newest: Generation,
     /// The checks by number, as its stream was told.
     pub dictionary: Arc<Dictionary>,
 }
@@ -176,6 +185,7 @@ pub fn admit(delivery: &Delivery, rights: &Rights, now: Wall) -> Result<Admitted
         }
         check_consistency(seq, &sample)?;
         check_times(seq, &sample, now)?;
+        check_generation(seq, &sample, delivery.newest, now)?;
         let workspace = check_right(seq, &sample, &delivery.region, rights)?;
         is_urgent |= is_urgent_sample(&sample);
         let stored = StoredSample { probe: delivery.probe, boot: delivery.batch.id.boot, seq, sample };
@@ -274,6 +284,16 @@ fn check_times(seq: Seq, sample: &Sample, now: Wall) -> Result<(), Refusal> {
         ));
     }
     Ok(())
+}
+
+fn check_generation(seq: Seq, sample: &Sample, newest: Generation, now: Wall) -> Result<(), Refusal> {
+    if is_believable(sample.generation, newest, now) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        RefusalCode::UnknownGeneration,
+        format!("sample {seq} names generation {}, which nobody gave out; the newest is {newest}", sample.generation),
+    ))
 }
 
 fn check_right(seq: Seq, sample: &Sample, region: &RegionId, rights: &Rights) -> Result<WorkspaceId, Refusal> {

@@ -39,7 +39,8 @@ fn sample(number: u128, slot_at: Wall) -> Sample {
 
 fn rights() -> Rights {
     let right = CheckRight { workspace: WorkspaceId(Uuid::from_u128(77)), regions: [region("eu-west")].into() };
-    Rights { loaded: true, checks: [(check(1), right.clone()), (check(2), right)].into() }
+    let checks = [(check(1), right.clone()), (check(2), right)].into();
+    Rights { loaded: true, as_of: Mono::default(), checks: Arc::new(checks) }
 }
 
 fn delivery(samples: &[Sample]) -> Delivery {
@@ -51,6 +52,7 @@ fn delivery(samples: &[Sample]) -> Delivery {
         probe: ProbeId(Uuid::from_u128(9)),
         region: region("eu-west"),
         batch: SealedBatch { id, columns: columns.into() },
+        newest: Generation(0),
         dictionary: Arc::new(numbers.dictionary().clone()),
     }
 }
@@ -145,4 +147,18 @@ fn the_name_of_every_code_is_a_word_of_its_own() {
     ];
     let names: BTreeSet<&str> = codes.iter().map(|code| code.name()).collect();
     assert_eq!(names.len(), codes.len());
+}
+
+#[test]
+fn a_generation_that_nobody_can_have_given_out_is_refused() {
+    let of = |generation| delivery(&[Sample { generation: Generation(generation), ..sample(1, NOW) }]);
+    let made_now = NOW.0.unsigned_abs();
+    // Planned by a collector whose clock is a little ahead, or one that only this collector knows.
+    assert!(admit(&of(made_now + 300_000_000), &rights(), NOW).is_ok());
+    assert!(admit(&Delivery { newest: Generation(1 << 61), ..of(1 << 61) }, &rights(), NOW).is_ok());
+    for forged in [made_now + 600_000_001, (1 << 61) + 1, 1 << 62, u64::MAX] {
+        assert_eq!(refused(&of(forged)), RefusalCode::UnknownGeneration, "{forged}");
+        let known = Delivery { newest: Generation(1 << 61), ..of(forged) };
+        assert_eq!(admit(&known, &rights(), NOW).is_err(), forged > 1 << 61, "{forged}");
+    }
 }

@@ -54,6 +54,13 @@ impl Claim {
         }
     }
 
+    /// It is left to the probe.
+    pub(super) fn give_up(&self) {
+        for answer in self.lock().answers.drain(..) {
+            let _ = answer.send(Verdict::GivenUp);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing under the lock panics half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -84,6 +91,21 @@ mod tests {
         let (answer, _waiter) = oneshot::channel();
         claim.join(later, answer);
         assert!(claim.is_ours(&gate, PROBE, later + LEASE));
+    }
+
+    #[test]
+    fn whoever_joined_a_batch_that_is_given_up_is_told_so() {
+        let (answer, mut first) = oneshot::channel();
+        let claim = Claim::new(START, answer);
+        let (answer, mut second) = oneshot::channel();
+        claim.join(START, answer);
+        claim.give_up();
+        for waiter in [&mut first, &mut second] {
+            assert!(
+                matches!(waiter.try_recv(), Ok(Verdict::GivenUp)),
+                "an end without a word means a collector that stops"
+            );
+        }
     }
 
     #[test]

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use sonde_proto::model::id::{RegionId, Seq, WorkspaceId};
-use sonde_proto::model::sample::{Sample, StoredSample};
+use sonde_proto::model::id::Seq;
 use sonde_scheduler::Backoff;
-use uuid::Uuid;
 
 use super::admit::{Delivery, SLOT_AGE_MAX, SLOT_AHEAD_MAX, decode};
+use crate::clickhouse::identity::HeldRow;
 use crate::clickhouse::insert::BootRange;
-use crate::clickhouse::row::RowsEncoder;
 use crate::clickhouse::{ClickHouseError, Client};
 use crate::clock::Clock;
 
@@ -60,25 +58,14 @@ async fn compare(clickhouse: &Client, delivery: &Delivery, clock: Clock) -> Resu
     }
     let is_stored = |seq: Seq| stored.iter().any(|piece| (piece.range.first..=piece.range.last).contains(&seq));
     let held = clickhouse.rows_of(piece, from, until).await?;
-    let numbered = (id.first_seq.0..).map(Seq).zip(samples);
-    let (expected, count) = encode(delivery, numbered.filter(|(seq, _)| is_stored(*seq)));
-    Ok(if held[..] != expected[..] {
+    let numbered = (id.first_seq.0..).map(Seq).zip(&samples).filter(|(seq, _)| is_stored(*seq));
+    let expected: Vec<HeldRow> = numbered.map(|(seq, sample)| HeldRow::of(&delivery.region, seq, sample)).collect();
+    Ok(if held != expected {
         let detail = format!("numbers {}..={} are stored with other samples", id.range().first, id.range().last);
         Comparison::Other { detail }
-    } else if count == u64::from(id.count) {
+    } else if expected.len() as u64 == u64::from(id.count) {
         Comparison::Same
     } else {
         Comparison::Absent
     })
-}
-
-/// The rows as [`Client::rows_of`] gives them: without a tenant, since a check may have gone meanwhile.
-fn encode(delivery: &Delivery, samples: impl Iterator<Item = (Seq, Sample)>) -> (Vec<u8>, u64) {
-    let region: &RegionId = &delivery.region;
-    let mut encoder = RowsEncoder::new(0);
-    for (seq, sample) in samples {
-        let stored = StoredSample { probe: delivery.probe, boot: delivery.batch.id.boot, seq, sample };
-        encoder.push(WorkspaceId(Uuid::nil()), region, &stored);
-    }
-    encoder.finish()
 }

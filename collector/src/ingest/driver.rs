@@ -19,13 +19,15 @@ use super::batch::{Group, Grouper};
 use super::budget::Budget;
 use super::claim::Claim;
 use super::known::{Known, KnownBatches};
+use super::park::{Doubt, Knowledge, Parcel, Parked};
 use super::settle::{Frozen, Settled, Tools, settle};
 use super::{DELIVERIES_QUEUED_MAX, Disposition};
+use crate::fleet::skew::Skew;
 use crate::live::{Live, LiveSample};
 
 /// Groups that are being inserted or resolved at once.
 const GROUPS_IN_FLIGHT_MAX: usize = 3;
-/// How often a pipeline that has no rights yet looks for them.
+/// How often a pipeline that lacks rights, or newer ones, looks for them.
 const RIGHTS_POLL: Duration = Duration::from_millis(100);
 /// Longest sleep of the driver; deadlines are computed anew after it.
 const IDLE: Duration = Duration::from_secs(1);
@@ -33,12 +35,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// What a handle sends.
 #[derive(Debug)]
 pub(super) enum Letter {
-    Batch {
-        delivery: Delivery,
-        delivered_at: Mono,
-        novelty: Novelty,
-        answer: oneshot::Sender<Verdict>,
-    },
+    Batch(Parcel),
     /// Whether something of this boot is on its way.
     Question {
         probe: ProbeId,
@@ -63,6 +60,8 @@ pub(super) enum Verdict {
     Settled(Disposition),
     /// Its numbers are old: compare it with what the store holds, and send it again if the store holds nothing.
     Compare,
+    /// It is not ours any more, or nobody waited for it for too long.
+    GivenUp,
 }
 
 /// Which batch of which probe.
@@ -72,8 +71,11 @@ type Settling = futures::future::BoxFuture<'static, Settled>;
 pub(super) struct Driver {
     tools: Tools,
     rights: Arc<ArcSwap<Rights>>,
+    skew: Arc<Skew>,
     live: Live,
     budget: Budget,
+    /// What cannot be judged yet.
+    parked: Parked,
     grouper: Grouper,
     in_flight: FuturesUnordered<Settling>,
     /// Who waits for batches that are gathered or in flight. A batch that comes again, because its probe reconnected,
@@ -87,13 +89,15 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(tools: Tools, rights: Arc<ArcSwap<Rights>>, live: Live, budget: Budget) -> Self {
+    pub(super) fn new(tools: Tools, rights: Arc<ArcSwap<Rights>>, skew: Arc<Skew>, live: Live, budget: Budget) -> Self {
         let lease = tools.gate.changes();
         Self {
             tools,
             rights,
+            skew,
             live,
             budget,
+            parked: Parked::default(),
             grouper: Grouper::new(),
             in_flight: FuturesUnordered::new(),
             waiting: BTreeMap::new(),
@@ -106,6 +110,7 @@ impl Driver {
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Letter>) {
         let mut is_closing = false;
         loop {
+            self.judge_parked();
             self.launch(is_closing);
             self.show(queue.len());
             if is_closing && self.in_flight.is_empty() && self.grouper.rows_held() == 0 {
@@ -141,6 +146,7 @@ impl Driver {
         let count = |number: usize| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
         debug_assert!(queued <= DELIVERIES_QUEUED_MAX, "the queue has a bound");
         metrics::gauge!("sonde_collector_ingest_batches_queued").set(count(queued));
+        metrics::gauge!("sonde_collector_ingest_batches_parked").set(count(self.parked.len()));
         metrics::gauge!("sonde_collector_ingest_rows_gathered").set(count(self.grouper.rows_held()));
         metrics::gauge!("sonde_collector_ingest_batches_in_flight").set(count(self.waiting.len()));
         metrics::gauge!("sonde_collector_ingest_groups_in_flight").set(count(self.in_flight.len()));
@@ -157,33 +163,32 @@ impl Driver {
         let has_slot = self.in_flight.len() < GROUPS_IN_FLIGHT_MAX;
         let due = self.grouper.poll_timeout().filter(|_| has_slot);
         let nap = due.map_or(IDLE, |due| due.since(self.tools.clock.now()).min(IDLE));
-        if takes_more { nap } else { nap.min(RIGHTS_POLL) }
+        if takes_more && self.parked.len() == 0 { nap } else { nap.min(RIGHTS_POLL) }
     }
 
     fn open(&mut self, letter: Letter) {
         match letter {
-            Letter::Batch { delivery, delivered_at, novelty, answer } => {
+            Letter::Batch(parcel) => {
                 metrics::counter!("sonde_collector_batches_received_total").increment(1);
-                self.take(&delivery, delivered_at, novelty, answer);
+                self.take(parcel);
             }
             Letter::Question { probe, boot, answer } => {
                 // Whoever asked may be gone.
-                let _ = answer.send(self.known.is_under_way(probe, boot));
+                let _ = answer.send(self.known.is_under_way(probe, boot) || self.parked.holds(probe, boot));
             }
         }
     }
 
-    fn take(&mut self, delivery: &Delivery, delivered_at: Mono, novelty: Novelty, answer: oneshot::Sender<Verdict>) {
+    fn take(&mut self, parcel: Parcel) {
+        let (delivery, novelty) = (&parcel.delivery, parcel.novelty);
         let (probe, id) = (delivery.probe, delivery.batch.id);
         // The same bytes under another dictionary would be other samples; but whoever sends them fools only itself, since
         // nothing is stored.
         let hash = self.hasher.hash_one(&delivery.batch.columns[..]);
         let verdict = match self.known.look(probe, id, hash) {
-            Known::New if novelty != Novelty::Repeated => return self.admit(delivery, delivered_at, hash, answer),
-            Known::Forgotten if novelty == Novelty::Compared => {
-                return self.admit(delivery, delivered_at, hash, answer);
-            }
-            Known::UnderWay => return self.join((probe, id), delivered_at, answer),
+            Known::New if novelty != Novelty::Repeated => return self.admit(parcel, hash),
+            Known::Forgotten if novelty == Novelty::Compared => return self.admit(parcel, hash),
+            Known::UnderWay => return self.join((probe, id), parcel.delivered_at, parcel.answer),
             Known::New | Known::Forgotten => Verdict::Compare,
             Known::Stored => {
                 metrics::counter!("sonde_collector_ingest_repeated_total").increment(1);
@@ -201,26 +206,50 @@ impl Driver {
             )),
         };
         // A stream that ended meanwhile asks again after it reconnects.
-        let _ = answer.send(verdict);
+        let _ = parcel.answer.send(verdict);
     }
 
     fn join(&mut self, key: BatchKey, delivered_at: Mono, answer: oneshot::Sender<Verdict>) {
         metrics::counter!("sonde_collector_ingest_joined_total").increment(1);
-        if let Some(claim) = self.waiting.get(&key) {
-            claim.join(delivered_at, answer);
+        match self.waiting.get(&key) {
+            Some(claim) => claim.join(delivered_at, answer),
+            None => drop(answer.send(Verdict::GivenUp)),
         }
     }
 
-    fn admit(&mut self, delivery: &Delivery, delivered_at: Mono, hash: u64, answer: oneshot::Sender<Verdict>) {
-        let (probe, id) = (delivery.probe, delivery.batch.id);
-        match admit(delivery, &self.rights.load(), self.tools.clock.wall()) {
+    fn admit(&mut self, parcel: Parcel, hash: u64) {
+        let (probe, id) = (parcel.delivery.probe, parcel.delivery.batch.id);
+        match admit(&parcel.delivery, &self.rights.load(), self.tools.clock.wall()) {
             Ok(admitted) => {
                 self.known.begin(probe, id, hash);
-                self.waiting.insert((probe, id), Arc::new(Claim::new(delivered_at, answer)));
+                self.waiting.insert((probe, id), Arc::new(Claim::new(parcel.delivered_at, parcel.answer)));
                 self.grouper.offer(admitted, self.tools.clock.now());
             }
-            Err(refusal) => {
-                let _ = answer.send(Verdict::Settled(refuse(delivery, refusal.code, refusal.detail)));
+            Err(refusal) => match Doubt::of(refusal.code) {
+                // A refusal is for ever, so it must not rest on what we may only not know yet.
+                Some(doubt) if !self.knowledge().settles(doubt, parcel.delivered_at) => self.parked.park(doubt, parcel),
+                Some(_) | None => {
+                    let verdict = Verdict::Settled(refuse(&parcel.delivery, refusal.code, refusal.detail));
+                    let _ = parcel.answer.send(verdict);
+                }
+            },
+        }
+    }
+
+    fn knowledge(&self) -> Knowledge {
+        let clock = self.tools.clock;
+        let clock_agrees = self.skew.agrees(clock.now(), clock.wall());
+        Knowledge { rights_as_of: self.rights.load().as_of, clock_agrees }
+    }
+
+    /// Looks again at what could not be judged, as far as that is possible now and there is room for it.
+    fn judge_parked(&mut self) {
+        while self.parked.len() > 0 && self.grouper.has_room() {
+            let known = self.knowledge();
+            let Some(parcel) = self.parked.next(known) else { return };
+            // Whoever hung up sends it again.
+            if !parcel.answer.is_closed() {
+                self.take(parcel);
             }
         }
     }
@@ -232,16 +261,20 @@ impl Driver {
             let Some(key) = key_of(batch) else { return true };
             waiting.get(&key).is_none_or(|claim| !claim.is_ours(gate, key.0, now))
         });
+        self.parked
+            .retain(|parcel| !parcel.answer.is_closed() && !gate.is_taken(parcel.delivery.probe, parcel.delivered_at));
         for batch in &lost {
             metrics::counter!("sonde_collector_ingest_taken_samples_total").increment(batch.rows.len() as u64);
             self.forget(batch);
         }
     }
 
-    /// Lets go of a batch without an answer: whoever waits sees the end of the channel.
+    /// Lets go of a batch, also of one that came again after it was given up: whoever waits sends it once more.
     fn forget(&mut self, batch: &Admitted) {
         let Some(key) = key_of(batch) else { return };
-        self.waiting.remove(&key);
+        if let Some(claim) = self.waiting.remove(&key) {
+            claim.give_up();
+        }
         self.known.lost(key.0, key.1);
     }
 

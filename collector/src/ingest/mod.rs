@@ -4,7 +4,8 @@
 //!
 //! `admit`, `batch`, `known` and `resolve` are machines without I/O; `driver`, `settle` and `gaps` drive them. Memory at
 //! worst: columns 64 MiB over all streams (`budget`), 101,000 rows gathered and 3 x 51,000 in flight at about 170 bytes
-//! each = 43 MB, 3 encoded bodies of about 8 MB each, and 29 MB of remembered batches (`known`).
+//! each = 43 MB, 3 encoded bodies of about 8 MB each and one more while its columns are joined, and 29 MB of remembered
+//! batches (`known`).
 
 pub mod admit;
 pub mod batch;
@@ -15,6 +16,8 @@ mod driver;
 pub mod gaps;
 mod identities;
 pub mod known;
+mod outage;
+mod park;
 pub mod resolve;
 mod settle;
 
@@ -32,16 +35,19 @@ pub use admit::{CheckRight, Delivery, RefusalCode, Rights};
 pub use identities::Identities;
 
 use crate::clickhouse::gaps::GapRow;
-use crate::clickhouse::insert::BootRange;
+use crate::clickhouse::insert::{BootRange, StoredPage};
 use crate::clickhouse::marks::Marker;
 use crate::clickhouse::{ClickHouseError, Client};
 use crate::clock::Clock;
 use crate::fleet::gate::Gate;
+use crate::fleet::skew::Skew;
 use crate::live::Live;
 use admit::{SLOT_AGE_MAX, SLOT_AHEAD_MAX};
 use budget::Budget;
 use compare::Comparison;
 use driver::{Driver, Letter, Novelty, Verdict};
+use outage::Outages;
+use park::Parcel;
 use settle::Tools;
 
 /// Batches that wait to be admitted, over all streams; the bytes in them are bounded by [`budget`].
@@ -61,11 +67,17 @@ pub enum Disposition {
     },
 }
 
-/// The pipeline has ended, because the collector is going down; or it has given the batch up, because another collector
-/// has taken the probe's session. Either way the probe still has it.
+/// Why something was not stored and not refused: the probe still has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("this collector does not store the batch: it is going down, or another one has taken the session")]
-pub struct IngestClosed;
+pub enum IngestClosed {
+    /// The pipeline has ended, because the collector is going down.
+    #[error("this collector is going down")]
+    Stopping,
+    /// The pipeline has given the batch up, because another collector has taken the probe's session, or because nobody
+    /// waited for the batch any more.
+    #[error("this collector has given the batch up, because the probe's session was taken or its stream had ended")]
+    GivenUp,
+}
 
 /// Where streams hand over what they received. Cheap to clone; the pipeline ends when the last one is gone.
 #[derive(Debug, Clone)]
@@ -89,6 +101,8 @@ pub struct IngestParts {
     pub live: Live,
     /// Whether an insert may begin.
     pub gate: Arc<Gate>,
+    /// Whether our clock may be the reason of a refusal.
+    pub skew: Arc<Skew>,
     /// Marks minutes whose rollups an insert makes stale.
     pub marker: Marker,
     /// The time.
@@ -98,12 +112,13 @@ pub struct IngestParts {
 /// Starts the pipeline. Its task ends once every handle is gone and everything accepted is stored; while ClickHouse
 /// is away that may be never, so whoever goes down aborts it after a deadline: what was not answered is sent again.
 pub fn start(parts: IngestParts) -> (IngestHandle, JoinHandle<()>) {
-    let IngestParts { clickhouse, rights, live, gate, marker, clock } = parts;
+    let IngestParts { clickhouse, rights, live, gate, skew, marker, clock } = parts;
     let (sender, queue) = mpsc::channel(DELIVERIES_QUEUED_MAX);
     let (gap_sender, gap_queue) = mpsc::channel(gaps::REPORTS_QUEUED_MAX);
     let budget = Budget::default();
-    let tools = Tools { clickhouse: clickhouse.clone(), marker, gate, clock };
-    let driver = Driver::new(tools, rights, live, budget.clone());
+    let outages = Arc::new(Outages::default());
+    let tools = Tools { clickhouse: clickhouse.clone(), marker, gate, clock, outages };
+    let driver = Driver::new(tools, rights, skew, live, budget.clone());
     let writing = gaps::write(clickhouse.clone(), gap_queue);
     #[expect(clippy::disallowed_methods, reason = "the pipeline's only task; app owns, awaits and aborts it")]
     let task = tokio::spawn(async move {
@@ -114,7 +129,7 @@ pub fn start(parts: IngestParts) -> (IngestHandle, JoinHandle<()>) {
 
 impl IngestHandle {
     /// Hands over a batch and waits for room, which is how a slow store slows its streams down. The receiver says
-    /// what became of the batch; it closes without an answer as [`IngestClosed`] says.
+    /// what became of the batch; it closes without an answer when the pipeline has ended.
     ///
     /// # Errors
     /// When the pipeline has ended.
@@ -134,8 +149,8 @@ impl IngestHandle {
 
     async fn send(&self, delivery: Delivery, novelty: Novelty) -> Result<oneshot::Receiver<Verdict>, IngestClosed> {
         let (answer, verdict) = oneshot::channel();
-        let letter = Letter::Batch { delivery, delivered_at: self.clock.now(), novelty, answer };
-        self.queue.send(letter).await.map_err(|_| IngestClosed)?;
+        let letter = Letter::Batch(Parcel { delivery, delivered_at: self.clock.now(), novelty, answer });
+        self.queue.send(letter).await.map_err(|_| IngestClosed::Stopping)?;
         Ok(verdict)
     }
 
@@ -145,8 +160,8 @@ impl IngestHandle {
     /// When the pipeline has ended.
     pub async fn is_under_way(&self, probe: ProbeId, boot: BootId) -> Result<bool, IngestClosed> {
         let (answer, is_under_way) = oneshot::channel();
-        self.queue.send(Letter::Question { probe, boot, answer }).await.map_err(|_| IngestClosed)?;
-        is_under_way.await.map_err(|_| IngestClosed)
+        self.queue.send(Letter::Question { probe, boot, answer }).await.map_err(|_| IngestClosed::Stopping)?;
+        is_under_way.await.map_err(|_| IngestClosed::Stopping)
     }
 
     /// Hands over gaps and returns once the store holds them. Dropping the future gives them up, if they are not stored yet.
@@ -155,8 +170,8 @@ impl IngestHandle {
     /// When the pipeline has ended.
     pub async fn store_gaps(&self, rows: Vec<GapRow>) -> Result<(), IngestClosed> {
         let (answer, stored) = oneshot::channel();
-        self.gaps.send(gaps::Report { rows, answer }).await.map_err(|_| IngestClosed)?;
-        stored.await.map_err(|_| IngestClosed)
+        self.gaps.send(gaps::Report { rows, answer }).await.map_err(|_| IngestClosed::Stopping)?;
+        stored.await.map_err(|_| IngestClosed::Stopping)
     }
 
     /// The gaps of one boot that the store holds.
@@ -165,6 +180,14 @@ impl IngestHandle {
     /// When ClickHouse is away.
     pub async fn gaps_of(&self, probe: ProbeId, boot: BootId, from: Seq) -> Result<Vec<GapRow>, ClickHouseError> {
         self.clickhouse.gaps_of(probe, boot, from).await
+    }
+
+    /// What the store holds of one boot from the lowest number asked for on, of samples whose slots are not older than `from`.
+    ///
+    /// # Errors
+    /// When ClickHouse is away.
+    pub async fn stored_page(&self, asked: BootRange, from: Wall) -> Result<StoredPage, ClickHouseError> {
+        self.clickhouse.stored_page(asked, from, self.clock.wall() + SLOT_AHEAD_MAX).await
     }
 
     /// The store itself, for questions about one boot.
@@ -202,6 +225,14 @@ impl IngestHandle {
         let found = self.clickhouse.stored(&wanted, from, self.clock.wall() + SLOT_AHEAD_MAX).await?;
         Ok(found.into_iter().collect::<Identities>().ranges().into_iter().map(|piece| piece.range).collect())
     }
+
+    /// The newest slot from `from` on of which a sample of this life is stored.
+    ///
+    /// # Errors
+    /// When ClickHouse is away.
+    pub async fn newest_slot(&self, probe: ProbeId, boot: BootId, from: Wall) -> Result<Option<Wall>, ClickHouseError> {
+        self.clickhouse.newest_slot(probe, boot, from, self.clock.wall() + SLOT_AHEAD_MAX).await
+    }
 }
 
 /// A batch that the pipeline has taken.
@@ -220,18 +251,19 @@ impl Pending {
     /// As [`IngestClosed`] says.
     pub async fn settled(self) -> Result<Disposition, IngestClosed> {
         let Self { handle, delivery, verdict } = self;
-        let compared = match verdict.await.map_err(|_| IngestClosed)? {
+        let compared = match verdict.await.map_err(|_| IngestClosed::Stopping)? {
             Verdict::Settled(disposition) => return Ok(disposition),
+            Verdict::GivenUp => return Err(IngestClosed::GivenUp),
             Verdict::Compare => compare::until_known(&handle.clickhouse, &delivery, handle.clock).await,
         };
         match compared {
             Comparison::Same => Ok(Disposition::Stored),
             Comparison::Other { detail } => Ok(driver::refuse(&delivery, RefusalCode::PayloadMismatch, detail)),
             Comparison::Absent => {
-                match handle.send(delivery, Novelty::Compared).await?.await.map_err(|_| IngestClosed)? {
+                match handle.send(delivery, Novelty::Compared).await?.await.map_err(|_| IngestClosed::Stopping)? {
                     Verdict::Settled(disposition) => Ok(disposition),
-                    // Never said of a batch that was compared.
-                    Verdict::Compare => Err(IngestClosed),
+                    // `Compare` is never said of a batch that was compared.
+                    Verdict::GivenUp | Verdict::Compare => Err(IngestClosed::GivenUp),
                 }
             }
         }

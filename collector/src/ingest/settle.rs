@@ -12,13 +12,14 @@ use sonde_proto::model::time::Mono;
 use uuid::Uuid;
 
 use super::admit::Admitted;
-use super::batch::Group;
+use super::batch::{GROUP_ROWS_MAX, Group};
 use super::claim::Claim;
 use super::identities::Identities;
+use super::outage::Outages;
 use super::resolve::{Command, Fact, Resolver};
 use crate::clickhouse::insert::{BootRange, INSERT_TIME_MAX, InsertAttempt, day_start};
 use crate::clickhouse::marks::Marker;
-use crate::clickhouse::row::RowsEncoder;
+use crate::clickhouse::row::{ROWS_MAX, RowsEncoder};
 use crate::clickhouse::{ClickHouseError, Client};
 use crate::clock::Clock;
 use crate::fleet::gate::{Gate, Verdict};
@@ -30,6 +31,8 @@ const MARK_AGE_MAX: Duration = Duration::from_secs(5);
 /// How long a mark stands: an insert may begin [`MARK_AGE_MAX`] after it and take [`INSERT_TIME_MAX`], and a second.
 const MARK_LASTS: Duration = Duration::from_secs(MARK_AGE_MAX.as_secs() + INSERT_TIME_MAX.as_secs() + 1);
 
+const _: () = assert!(GROUP_ROWS_MAX + 1_000 <= ROWS_MAX, "a group, and the batch that fills it, must fit in one body");
+
 /// What settling a group needs.
 #[derive(Debug, Clone)]
 pub(super) struct Tools {
@@ -37,6 +40,8 @@ pub(super) struct Tools {
     pub(super) marker: Marker,
     pub(super) gate: Arc<Gate>,
     pub(super) clock: Clock,
+    /// What ClickHouse fails to do at present; shared by all groups.
+    pub(super) outages: Arc<Outages>,
 }
 
 /// A frozen group.
@@ -73,15 +78,13 @@ pub(super) async fn settle(frozen: Frozen, tools: Tools) -> Settled {
                 work.mark().await
             }
             Command::Insert => work.insert().await,
-            Command::CheckRunning => match work.tools.clickhouse.is_insert_running(work.attempt.id).await {
-                Ok(running) => Fact::Running(running),
-                Err(error) => no_answer("running", &error),
-            },
-            Command::Kill => match work.tools.clickhouse.kill_insert(work.attempt.id).await {
-                Ok(()) => Fact::KillAnswered,
-                Err(error) => no_answer("kill", &error),
-            },
-            Command::AskStored => ask_stored(work.group.day, &work.tools.clickhouse, work.resolver.missing()).await,
+            Command::CheckRunning => {
+                work.fact("running", work.tools.clickhouse.is_insert_running(work.attempt.id).await, Fact::Running)
+            }
+            Command::Kill => {
+                work.fact("kill", work.tools.clickhouse.kill_insert(work.attempt.id).await, |()| Fact::KillAnswered)
+            }
+            Command::AskStored => work.ask_stored().await,
             Command::Rest(until) => rest(clock.now(), until).await,
             Command::Finish => break,
         };
@@ -119,6 +122,16 @@ impl Work {
         Self { group, claims, is_abandoned, minutes, resolver, attempt, marked_at: Mono::default(), tools }
     }
 
+    /// Whether a batch that would be inserted now is known not to be ours any more.
+    fn holds_taken(&self, now: Mono) -> bool {
+        let batches = self.group.batches.iter().zip(&self.claims).zip(&self.is_abandoned);
+        let mut wanted = batches.filter(|(_, is_abandoned)| !**is_abandoned).map(|(pair, _)| pair);
+        wanted.any(|(batch, claim)| {
+            let probe = batch.rows.first().map(|row| row.stored.probe);
+            probe.is_some_and(|probe| !claim.is_ours(&self.tools.gate, probe, now))
+        })
+    }
+
     /// Gives up on batches that are not ours any more.
     fn abandon_taken(&mut self) {
         let (gate, now) = (&self.tools.gate, self.tools.clock.now());
@@ -141,9 +154,33 @@ impl Work {
     async fn mark(&mut self) -> Fact {
         self.marked_at = self.tools.clock.now();
         let until = self.tools.clock.wall() + MARK_LASTS;
-        match self.tools.marker.cover(&self.minutes, until).await {
-            Ok(()) => Fact::Marked,
-            Err(error) => no_answer("mark", &error),
+        self.fact("mark", self.tools.marker.cover(&self.minutes, until).await, |()| Fact::Marked)
+    }
+
+    async fn ask_stored(&self) -> Fact {
+        let (from, until) = (day_start(self.group.day), day_start(self.group.day + 1));
+        let answer = self.tools.clickhouse.stored(&self.resolver.missing().ranges(), from, until).await;
+        self.fact("stored", answer, |found| Fact::Found(found.into_iter().collect()))
+    }
+
+    /// What an answer says, or that there was none.
+    fn fact<T>(
+        &self,
+        question: &'static str,
+        answer: Result<T, ClickHouseError>,
+        said: impl FnOnce(T) -> Fact,
+    ) -> Fact {
+        let now = self.tools.clock.now();
+        match answer {
+            Ok(value) => {
+                self.tools.outages.answered(question, now);
+                said(value)
+            }
+            Err(error) => {
+                self.tools.outages.failed(question, &error, now);
+                tracing::debug!(question, %error, "ClickHouse did not answer");
+                Fact::NoAnswer
+            }
         }
     }
 
@@ -152,7 +189,8 @@ impl Work {
         let begun_at = clock.now();
         // This process may have been stopped since the mark.
         let is_fresh = begun_at.since(self.marked_at) <= MARK_AGE_MAX;
-        if !is_fresh || gate.verdict(begun_at, INSERT_TIME_MAX) == Verdict::Wait {
+        // So may a session have been taken; the next mark comes after it is given up.
+        if self.holds_taken(begun_at) || !is_fresh || gate.verdict(begun_at, INSERT_TIME_MAX) == Verdict::Wait {
             metrics::counter!("sonde_collector_ingest_held_total").increment(1);
             return Fact::Held;
         }
@@ -162,6 +200,9 @@ impl Work {
         metrics::histogram!("sonde_collector_ingest_insert_seconds").record(took.as_secs_f64());
         let Err(uncertain) = outcome else { return Fact::Stored };
         metrics::counter!("sonde_collector_ingest_uncertain_total").increment(1);
+        let code = uncertain.code.map_or_else(|| "away".to_owned(), |code| code.to_string());
+        metrics::counter!("sonde_collector_clickhouse_failures_total", "question" => "insert", "code" => code)
+            .increment(1);
         tracing::warn!(
             group.id = %self.attempt.id,
             rows = self.attempt.rows,
@@ -187,22 +228,9 @@ impl Work {
     }
 }
 
-async fn ask_stored(day: i64, clickhouse: &Client, missing: &Identities) -> Fact {
-    let (from, until) = (day_start(day), day_start(day + 1));
-    match clickhouse.stored(&missing.ranges(), from, until).await {
-        Ok(found) => Fact::Found(found.into_iter().collect()),
-        Err(error) => no_answer("stored", &error),
-    }
-}
-
 async fn rest(now: Mono, until: Mono) -> Fact {
     tokio::time::sleep(until.since(now)).await;
     Fact::Rested
-}
-
-fn no_answer(question: &'static str, error: &ClickHouseError) -> Fact {
-    tracing::debug!(question, %error, "ClickHouse did not answer");
-    Fact::NoAnswer
 }
 
 /// Everything that the batches say.

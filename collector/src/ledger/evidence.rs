@@ -72,8 +72,9 @@ pub struct ProbeRecord {
 }
 
 impl ProbeRecord {
-    /// The record of a probe.
-    pub fn new(boots: Vec<Boot>, revoked_at: Option<Wall>, reports: &[Report]) -> Self {
+    /// The record of a probe; its lives in any order.
+    pub fn new(mut boots: Vec<Boot>, revoked_at: Option<Wall>, reports: &[Report]) -> Self {
+        boots.sort_by_key(|boot| boot.first_heard);
         Self { boots, revoked_at, told: strongest(reports) }
     }
 

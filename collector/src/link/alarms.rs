@@ -28,8 +28,14 @@ pub(super) enum Alarm {
     ForeignIdentity,
     /// Samples about a check that this probe was never asked to run.
     ForeignCheck,
+    /// Samples of a generation that nobody gave out.
+    UnknownGeneration,
     /// Numbers that are known came with other samples.
     OtherPayload,
+    /// More connections at once than a probe needs.
+    Crowd,
+    /// More new streams than a probe needs.
+    Haste,
 }
 
 impl Alarm {
@@ -38,6 +44,7 @@ impl Alarm {
         match code {
             RefusalCode::ForeignCheck | RefusalCode::WrongRegion => Some(Self::ForeignCheck),
             RefusalCode::PayloadMismatch | RefusalCode::Overlap => Some(Self::OtherPayload),
+            RefusalCode::UnknownGeneration => Some(Self::UnknownGeneration),
             RefusalCode::Empty
             | RefusalCode::TooMany
             | RefusalCode::BadSequence
@@ -58,7 +65,10 @@ impl Alarm {
         match self {
             Self::ForeignIdentity => "probe.foreign_identity",
             Self::ForeignCheck => "probe.foreign_check",
+            Self::UnknownGeneration => "probe.unknown_generation",
             Self::OtherPayload => "probe.payload_mismatch",
+            Self::Crowd => "probe.too_many_connections",
+            Self::Haste => "probe.too_many_streams",
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sonde_proto::model::id::{BootId, Epoch, ProbeId};
+use sonde_proto::model::id::{BootId, Epoch, ProbeId, Seq};
 use sonde_proto::model::sample::SeqRange;
 use sonde_proto::session::{Hello, RangeSet, RenewAnswer};
 use sonde_scheduler::Backoff;
@@ -34,6 +34,8 @@ pub(super) enum Greeting {
         epoch: Epoch,
         /// The probe's life.
         boot: BootId,
+        /// Numbers through this one were given out in it before, as the stores know.
+        known_through: Seq,
         /// Which of the unacked ranges are stored.
         stored: Vec<SeqRange>,
         /// Which of the others the previous holder may still be inserting.
@@ -55,13 +57,13 @@ pub(super) enum Greeting {
 pub(super) async fn greet(deps: Arc<MeshDeps>, probe: ProbeId, hello: Hello) -> Greeting {
     let workspace = Workspace::system(Task::Link);
     let opening = deps.store.open_session(&workspace, probe, hello.boot, &deps.life);
-    let (epoch, in_doubt_for) = match within(ANSWER_MAX, opening).await {
-        Ok(opened) => (opened.epoch, opened.in_doubt_for),
+    let (epoch, in_doubt_for, known_through) = match within(ANSWER_MAX, opening).await {
+        Ok(opened) => (opened.epoch, opened.in_doubt_for, opened.generated_through),
         Err(StoreError::NotFound { .. }) => return Greeting::Refused,
         Err(error) => {
             metrics::counter!("sonde_collector_sessions_provisional_total").increment(1);
             warn!(probe.id = %probe, %error, "the session is provisional");
-            (Epoch(0), Duration::ZERO)
+            (Epoch(0), Duration::ZERO, Seq(0))
         }
     };
     let stored = match ask_stored(&deps, probe, hello.boot, &hello.unacked).await {
@@ -73,7 +75,7 @@ pub(super) async fn greet(deps: Arc<MeshDeps>, probe: ProbeId, hello: Hello) -> 
     };
     metrics::counter!("sonde_collector_sessions_total").increment(1);
     let in_doubt = if in_doubt_for.is_zero() { Vec::new() } else { without(&hello.unacked, &stored) };
-    Greeting::Accepted { epoch, boot: hello.boot, stored, in_doubt, in_doubt_for }
+    Greeting::Accepted { epoch, boot: hello.boot, known_through, stored, in_doubt, in_doubt_for }
 }
 
 async fn ask_stored(

@@ -13,14 +13,15 @@ use sonde_proto::model::gap::{Gap, GapCause};
 use sonde_proto::model::id::{ProbeId, RegionId, Seq};
 use sonde_proto::model::sample::SeqRange;
 use sonde_proto::model::time::Wall;
-use sonde_proto::session::RangeSet;
+use sonde_proto::session::{HEARTBEAT_PERIOD, RangeSet};
 use thiserror::Error;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::mesh::MeshDeps;
 use crate::authz::{Task, Workspace};
 use crate::clickhouse::ClickHouseError;
-use crate::clickhouse::gaps::GapRow;
+use crate::clickhouse::gaps::{GAPS_READ_MAX, GapRow};
+use crate::clickhouse::insert::{BootRange, StoredPage};
 use crate::fleet::gate::LEASE;
 use crate::ingest::admit::SLOT_AGE_MAX;
 use crate::ingest::gaps::REPORT_GAPS_MAX;
@@ -35,6 +36,13 @@ pub const RETRY: Duration = Duration::from_secs(5);
 /// Pause before the next look for lives that were written down late, by a collector that was cut off from Postgres. Two
 /// questions by key a minute and stream: 10,000 probes ask 330 a second.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Most exact rows about one life. An honest one has a handful; one that stores every second number has as many as numbers, and
+/// nobody reads more. What is left is one row that counts at most so many.
+const LOSS_ROWS_MAX: usize = GAPS_READ_MAX;
+/// How long after the last word of a life the slots of its known numbers may lie: it gives no number before the slot, and says
+/// its highest every 5 s, so only a clock that is ahead, or a word that was on its way, makes them later. Of what it ran after
+/// that nobody knows a number; the ledger judges those slots by who was to run them.
+const LAST_WORD_MAX: Duration = Duration::from_secs(HEARTBEAT_PERIOD.as_secs() + 1);
 /// The store counts no further.
 pub const LAST: Seq = Seq(i64::MAX as u64);
 
@@ -84,29 +92,92 @@ async fn close_all(
             is_done = false;
             continue;
         }
-        let missing = missing(&deps.ingest, probe, &boot).await?;
-        if !missing.is_empty() {
-            info!(probe.id = %probe, boot = %boot.boot, samples = missing.count(), "a former life has lost samples");
-            let rows = rows(probe, region, &boot, &missing, until);
-            for report in rows.chunks(REPORT_GAPS_MAX) {
-                deps.ingest.store_gaps(report.to_vec()).await?;
-            }
-        }
+        write_down(deps, probe, region, &boot, until).await?;
         within(ANSWER_MAX, deps.store.close_boot(&workspace, probe, boot.boot)).await?;
     }
     Ok(is_done)
 }
 
-/// The numbers that were given and are neither stored nor reported. All below `unacked_from` are, or they would have no
-/// ack; what is asked for is the rest, to the end of counting.
-async fn missing(ingest: &IngestHandle, probe: ProbeId, boot: &FormerBoot) -> Result<RangeSet, CloseError> {
-    let low = boot.unacked_from;
-    let asked = SeqRange { first: low, last: LAST };
-    // What has no ack may have been stored at any time since; when it was, its slot was as old as this at most.
-    let oldest_slot = boot.oldest_unacked_slot.unwrap_or(boot.last_heard).min(boot.last_heard) - SLOT_AGE_MAX;
-    let stored = ingest.stored_since(probe, boot.boot, &[asked], oldest_slot).await?.into_iter().collect();
-    let reported = ingest.gaps_of(probe, boot.boot, low).await?.iter().map(|row| row.gap.range).collect();
-    Ok(debts(low, boot.generated_through, &stored, &reported))
+/// Writes down what a life has lost, piece by piece, so that memory is bounded whatever the probe has stored.
+async fn write_down(
+    deps: &MeshDeps,
+    probe: ProbeId,
+    region: &RegionId,
+    boot: &FormerBoot,
+    until: Wall,
+) -> Result<(), CloseError> {
+    let (mut low, mut room, mut samples) = (Some(boot.unacked_from), LOSS_ROWS_MAX, 0_u64);
+    let mut newest = None;
+    while let Some(from) = low {
+        let piece = missing(&deps.ingest, probe, boot, from).await?;
+        // The last word may not have been written down, when Postgres was away: what is stored or reported shows how far it was.
+        if newest.is_none() && !piece.missing.is_empty() {
+            let stored = deps.ingest.newest_slot(probe, boot.boot, oldest_slot(boot)).await?;
+            newest = stored.max(piece.reported_until);
+        }
+        let until = slots_until(boot, newest, until);
+        low = piece.through.map(|through| Seq(through.0 + 1));
+        samples = samples.saturating_add(piece.missing.count());
+        let ranges: Vec<SeqRange> = piece.missing.iter().collect();
+        let (exact, rest) = ranges.split_at(ranges.len().min(room));
+        room -= exact.len();
+        for report in exact.chunks(REPORT_GAPS_MAX) {
+            deps.ingest.store_gaps(rows(probe, region, boot, report, until)).await?;
+        }
+        if let (Some(first), Some(last)) = (rest.first(), rest.last()) {
+            warn!(probe.id = %probe, boot = %boot.boot, "the losses of a former life are in too many pieces; the rest is one number at most");
+            let merged = SeqRange { first: first.first, last: last.last };
+            let mut row = rows(probe, region, boot, &[merged], until);
+            row.iter_mut().for_each(|row| row.gap.is_at_most = true);
+            deps.ingest.store_gaps(row).await?;
+        }
+    }
+    if samples > 0 {
+        info!(probe.id = %probe, boot = %boot.boot, samples, "a former life has lost samples");
+    }
+    Ok(())
+}
+
+/// What is missing from a number on.
+struct Piece {
+    missing: RangeSet,
+    /// The last number that was looked at; `None` when that is all there are.
+    through: Option<Seq>,
+    /// The latest end of what is reported.
+    reported_until: Option<Wall>,
+}
+
+/// The numbers from `low` on that were given and are neither stored nor reported. All below `unacked_from` are, or they would
+/// have no ack; what is asked for is the rest, to the end of counting or as far as one answer reaches.
+async fn missing(ingest: &IngestHandle, probe: ProbeId, boot: &FormerBoot, low: Seq) -> Result<Piece, CloseError> {
+    let asked = BootRange { probe, boot: boot.boot, range: SeqRange { first: low, last: LAST } };
+    let page = ingest.stored_page(asked, oldest_slot(boot)).await?;
+    let rows = ingest.gaps_of(probe, boot.boot, low).await?;
+    Ok(piece(low, boot.generated_through, page, &rows))
+}
+
+/// What has no ack may have been stored at any time since; when it was, its slot was as old as this at most.
+fn oldest_slot(boot: &FormerBoot) -> Wall {
+    boot.oldest_unacked_slot.unwrap_or(boot.last_heard).min(boot.last_heard) - SLOT_AGE_MAX
+}
+
+/// Where the slots of what a life lost end: not at `until`, when the next life began, for nobody was there in between.
+fn slots_until(boot: &FormerBoot, newest: Option<Wall>, until: Wall) -> Wall {
+    (newest.unwrap_or(boot.last_heard).max(boot.last_heard) + LAST_WORD_MAX).min(until)
+}
+
+fn piece(low: Seq, generated_through: Seq, page: StoredPage, rows: &[GapRow]) -> Piece {
+    // Of gaps too there may be more than one answer holds; those that it lacks begin where its last one does, or later.
+    let cut =
+        rows.last().filter(|_| rows.len() == GAPS_READ_MAX).map(|row| Seq(row.gap.range.first.0.saturating_sub(1)));
+    let through = page.through.into_iter().chain(cut.filter(|cut| *cut >= low)).min();
+    let (stored, reported) = (page.ranges.into_iter().collect(), rows.iter().map(|row| row.gap.range).collect());
+    // Below a number that is known, all were given.
+    let mut missing = debts(low, generated_through.max(through.unwrap_or(Seq(0))), &stored, &reported);
+    if let Some(through) = through {
+        missing.remove(SeqRange { first: Seq(through.0 + 1), last: LAST });
+    }
+    Piece { missing, through, reported_until: rows.iter().map(|row| row.gap.slots_until).max() }
 }
 
 /// Numbers from `low` on that were given and are accounted for nowhere.
@@ -121,14 +192,13 @@ pub fn debts(low: Seq, generated_through: Seq, stored: &RangeSet, reported: &Ran
     debts
 }
 
-/// One row per range. Unlike gaps that a probe reports, they need no bound of their own: there is at most one more of them
-/// than of the stored and reported ranges between which they lie.
-fn rows(probe: ProbeId, region: &RegionId, boot: &FormerBoot, missing: &RangeSet, until: Wall) -> Vec<GapRow> {
+/// One row per range.
+fn rows(probe: ProbeId, region: &RegionId, boot: &FormerBoot, missing: &[SeqRange], until: Wall) -> Vec<GapRow> {
     let slots_from = boot.oldest_unacked_slot.unwrap_or(boot.last_heard).min(boot.last_heard);
     let slots_until = until.max(slots_from + Duration::from_micros(1));
     let (boot, cause) = (boot.boot, GapCause::ProbeRestart);
     let gap = |range| Gap { boot, range, cause, slots_from, slots_until, is_at_most: false };
-    missing.iter().map(|range| GapRow { probe, region: region.clone(), gap: gap(range) }).collect()
+    missing.iter().map(|range| GapRow { probe, region: region.clone(), gap: gap(*range) }).collect()
 }
 
 #[cfg(test)]
@@ -162,6 +232,48 @@ mod tests {
     }
 
     #[test]
+    fn what_a_life_lost_ends_with_its_last_word_and_not_with_the_next_life() {
+        let boot = FormerBoot {
+            boot: BootId(Uuid::from_u128(1)),
+            first_heard: Wall(0),
+            last_heard: Wall(5_000_000),
+            generated_through: Seq(1),
+            unacked_from: Seq(1),
+            oldest_unacked_slot: Some(Wall(3_000_000)),
+        };
+        let hours_later = Wall(8 * 3_600_000_000);
+        assert_eq!(slots_until(&boot, None, hours_later), Wall(11_000_000));
+        assert_eq!(slots_until(&boot, Some(Wall(4_000_000)), hours_later), Wall(11_000_000));
+        assert_eq!(slots_until(&boot, Some(Wall(90_000_000)), hours_later), Wall(96_000_000));
+        assert_eq!(slots_until(&boot, None, Wall(7_000_000)), Wall(7_000_000), "the next life was quick");
+    }
+
+    #[test]
+    fn what_lies_in_too_many_pieces_is_counted_piece_by_piece() {
+        const PAGE: u64 = 1_000;
+        // Every second number is stored, up to 4,999; the life said 5,100.
+        let page_from = |low: Seq| {
+            let first = low.0 / 2 * 2 + 1;
+            let ranges: Vec<SeqRange> =
+                (0..PAGE).map(|n| first + 2 * n).filter(|n| *n < 5_000).map(|n| range(n, n)).collect();
+            let through = ranges.last().filter(|_| ranges.len() as u64 == PAGE).map(|last| last.last);
+            StoredPage { ranges, through }
+        };
+        let (mut low, mut missing, mut pieces) = (Some(Seq(1)), Vec::new(), 0);
+        while let Some(from) = low {
+            let piece = piece(from, Seq(5_100), page_from(from), &[]);
+            assert!(piece.missing.iter().count() as u64 <= PAGE + 1, "a piece is bounded");
+            missing.extend(piece.missing.iter());
+            low = piece.through.map(|through| Seq(through.0 + 1));
+            pieces += 1;
+        }
+        let whole: RangeSet = missing.iter().copied().collect();
+        let expected = (1..2_500).map(|n| range(2 * n, 2 * n)).chain([range(5_000, 5_100)]);
+        assert!(whole.iter().eq(expected), "{pieces} pieces");
+        assert_eq!((pieces, missing.len()), (3, 2_500), "no number is counted twice");
+    }
+
+    #[test]
     fn every_missing_range_is_a_row_of_its_own_and_exact() {
         let boot = FormerBoot {
             boot: BootId(Uuid::from_u128(1)),
@@ -172,9 +284,9 @@ mod tests {
             oldest_unacked_slot: Some(Wall(3_000_000)),
         };
         let region = RegionId::new("eu-west").unwrap();
-        let missing: RangeSet = (0..5_000).map(|n| range(1 + n * 10, 5 + n * 10)).collect();
+        let missing: Vec<SeqRange> = (0..5_000).map(|n| range(1 + n * 10, 5 + n * 10)).collect();
         let rows = rows(ProbeId(Uuid::from_u128(2)), &region, &boot, &missing, Wall(9_000_000));
-        assert!(rows.iter().map(|row| row.gap.range).eq(missing.iter()));
+        assert!(rows.iter().map(|row| row.gap.range).eq(missing.iter().copied()));
         assert!(rows.iter().all(|row| !row.gap.is_at_most && row.gap.cause == GapCause::ProbeRestart));
         assert_eq!((rows[0].gap.slots_from, rows[0].gap.slots_until), (Wall(3_000_000), Wall(9_000_000)));
     }

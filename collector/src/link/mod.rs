@@ -8,6 +8,7 @@ pub mod closed_boots;
 pub mod enrol;
 mod gaps;
 pub mod mesh;
+mod numbers;
 pub mod peer;
 mod rate;
 pub mod server;

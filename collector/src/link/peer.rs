@@ -1,5 +1,6 @@
 //! An accepted connection with what its handshake proved. Never reads a message.
 
+use std::future::Future as _;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -9,8 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use crate::fleet::guests::Seat;
 use crate::pki::ProbeIdentity;
 
 /// What the handshake on the mesh port proved.
@@ -28,17 +31,31 @@ pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A connection after its handshake and the first words of its client. Counts against its port's bound for as long as it lives.
 #[derive(Debug)]
 pub struct Connection<I> {
-    stream: TlsStream<TcpStream>,
+    /// In a box, because it moves through several futures on its way to the server, and each keeps room for it.
+    stream: Box<TlsStream<TcpStream>>,
     /// The rest of the client's first words, which were read to see that it speaks, and which the server wants to hear.
     unread: &'static [u8],
     info: I,
+    /// Its seat among those of its probe, and when it must give it up.
+    seat: Option<(Seat, Pin<Box<WaitForCancellationFutureOwned>>)>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl<I> Connection<I> {
     /// `stream` has said [`PREFACE`], and nothing behind it was read.
     pub(super) fn new(stream: TlsStream<TcpStream>, info: I, permit: OwnedSemaphorePermit) -> Self {
-        Self { stream, unread: PREFACE, info, _permit: permit }
+        Self { stream: Box::new(stream), unread: PREFACE, info, seat: None, _permit: permit }
+    }
+
+    /// The same, on a seat with which it ends.
+    pub(super) fn seated(self, seat: Seat) -> Self {
+        let left = Box::pin(seat.left());
+        Self { seat: Some((seat, left)), ..self }
+    }
+
+    /// Who is at the other end.
+    pub(super) fn info(&self) -> &I {
+        &self.info
     }
 }
 
@@ -64,6 +81,10 @@ impl<I: Unpin> AsyncRead for Connection<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // The server always waits to read, so that this is heard of whatever else it does.
+        if self.seat.as_mut().is_some_and(|(_, left)| left.as_mut().poll(context).is_ready()) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         if self.unread.is_empty() {
             return Pin::new(&mut self.stream).poll_read(context, buffer);
         }

@@ -37,7 +37,7 @@ pub(super) fn cut(update: AssignmentUpdate, held: Generation) -> Vec<AssignmentU
     if !is_room {
         parts = vec![parts.into_iter().fold(Part::default(), Part::joined)];
     }
-    number(parts, base, last)
+    number(parts, base, floor, last)
 }
 
 /// What one message says.
@@ -87,12 +87,14 @@ fn part<'a>(parts: &'a mut Vec<Part>, bytes: &mut usize) -> &'a mut Part {
     parts.last_mut().expect("there is at least one part")
 }
 
-/// Gives each part its generation: ascending, the last one that of the whole.
-fn number(parts: Vec<Part>, base: Option<Generation>, last: Generation) -> Vec<AssignmentUpdate> {
-    let mut generation = Generation(last.0 - parts.len() as u64);
+/// Gives each part its generation: ascending from above `floor`, the last one that of the whole. The lowest that are free,
+/// because a stream that breaks midway leaves a probe with one of them, and the next must find room above it.
+fn number(parts: Vec<Part>, base: Option<Generation>, floor: Generation, last: Generation) -> Vec<AssignmentUpdate> {
+    let mut generation = Generation(floor.0.max(last.0.saturating_sub(GENERATION_STEP)));
     let mut before = base;
-    let numbered = parts.into_iter().map(|Part { upserts, removals }| {
-        generation.0 += 1;
+    let parts_last = parts.len().saturating_sub(1);
+    let numbered = parts.into_iter().enumerate().map(|(index, Part { upserts, removals })| {
+        generation = if index == parts_last { last } else { Generation(generation.0 + 1) };
         match before.replace(generation) {
             None => {
                 let checks = upserts.into_iter().map(|assigned| (assigned.check, assigned)).collect();
@@ -200,6 +202,21 @@ mod tests {
         let parts = cut(update, Generation(500));
         assert!(parts.len() >= 4, "{}", parts.len());
         assert_eq!(applied(old, parts), new);
+    }
+
+    #[test]
+    fn a_probe_whose_stream_breaks_midway_gets_parts_again() {
+        let whole = snapshot(10_000, 1_024);
+        let AssignmentUpdate::Snapshot(wanted) = whole.clone() else { panic!("it is a snapshot") };
+        let mut held = Assignment { generation: Generation(7), checks: BTreeMap::new() };
+        for arrived in [1, 4, 7, 10, 10] {
+            let parts = cut(whole.clone(), held.generation);
+            assert!(parts.len() > 10 && parts.iter().all(|part| bytes(part) <= PART_BYTES + 4_096), "{}", parts.len());
+            held = applied(held, parts.into_iter().take(arrived).collect());
+            assert!(held.generation < LAST, "what it holds is known to be behind");
+        }
+        let parts = cut(whole, held.generation);
+        assert_eq!(applied(held, parts), wanted);
     }
 
     #[test]

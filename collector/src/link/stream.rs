@@ -28,7 +28,8 @@ use tracing::info;
 use super::alarms::{self, Alarm};
 use super::chores::Greeting;
 use super::gaps::Gaps;
-use super::mesh::MeshDeps;
+use super::mesh::{MeshDeps, Outgoing};
+use super::numbers::Place;
 use super::peer::MeshPeer;
 use super::slices;
 use crate::fleet::board::Assignments;
@@ -54,7 +55,7 @@ pub(super) struct Driver {
     session: CollectorSession,
     ticket: Ticket,
     inbound: Streaming<wire::ProbeMessage>,
-    outbound: mpsc::Sender<Result<wire::CollectorMessage, Status>>,
+    outbound: mpsc::Sender<Outgoing>,
     board: watch::Receiver<Assignments>,
     /// What the probe was told last on this stream, or already held when it came.
     told: Option<Arc<Assignment>>,
@@ -70,6 +71,8 @@ pub(super) struct Driver {
     /// At most a renewal, a report of gaps, what was in doubt, the closing of former lives, and an alarm of each kind.
     chores: FuturesUnordered<Work<Chore>>,
     gaps: Gaps,
+    /// Its room for check numbers.
+    numbers: Place,
     closing: Option<CloseReason>,
 }
 
@@ -101,7 +104,8 @@ impl Driver {
         deps: Arc<MeshDeps>,
         peer: MeshPeer,
         inbound: Streaming<wire::ProbeMessage>,
-        outbound: mpsc::Sender<Result<wire::CollectorMessage, Status>>,
+        outbound: mpsc::Sender<Outgoing>,
+        numbers: Place,
     ) -> Self {
         let config = CollectorConfig { collector_id: deps.life.collector_id.clone(), limits: deps.limits };
         let identity = PeerIdentity { probe: peer.identity.probe, region: peer.identity.region.clone() };
@@ -125,6 +129,7 @@ impl Driver {
             pause: None,
             chores: FuturesUnordered::new(),
             gaps: Gaps::default(),
+            numbers,
             closing: None,
         }
     }
@@ -191,7 +196,7 @@ impl Driver {
             share = hear::share(&mut self.pause) => Wake::Room(share),
             room = self.outbound.reserve(), if self.outgoing.is_some() => match (room, self.outgoing.take()) {
                 (Ok(room), Some((message, _))) => {
-                    room.send(Ok(message.into()));
+                    room.send(Box::new(Ok(message.into())));
                     Wake::Sent(true)
                 }
                 (Ok(_), None) => Wake::Sent(true),
@@ -218,8 +223,9 @@ impl Driver {
             Wake::Sent(true) => {}
             Wake::Sent(false) => self.close(CloseReason::Other("the connection ended".to_owned())),
             Wake::Greeted(Greeting::Refused) => self.close(CloseReason::Revoked),
-            Wake::Greeted(Greeting::Accepted { epoch, boot, stored, in_doubt, in_doubt_for }) => {
+            Wake::Greeted(Greeting::Accepted { epoch, boot, known_through, stored, in_doubt, in_doubt_for }) => {
                 self.ticket.opened(epoch);
+                self.session.knew(known_through.max(self.deps.state.presence.generated_through(self.probe(), boot)));
                 self.session.accept(epoch, stored, in_doubt.clone(), now, wall);
                 self.begin_chores(OwnSession { boot, epoch }, in_doubt, in_doubt_for);
                 self.tell();
@@ -232,11 +238,12 @@ impl Driver {
                 }));
                 self.deliver_next();
             }
-            Wake::Delivered(Err(IngestClosed)) | Wake::Settled(_, Err(IngestClosed)) => {
-                self.close(CloseReason::Shutdown);
-            }
+            Wake::Delivered(Err(closed)) | Wake::Settled(_, Err(closed)) => self.close(reason_of(closed)),
             // Whether the stream still waits for the answer is the session's business.
-            Wake::Settled(batch, Ok(Disposition::Stored)) => drop(self.session.confirm(batch)),
+            Wake::Settled(batch, Ok(Disposition::Stored)) => {
+                self.deps.state.presence.reached(self.probe(), batch.boot, batch.range().last);
+                let _ = self.session.confirm(batch);
+            }
             Wake::Settled(batch, Ok(Disposition::Refused { code, detail })) => {
                 let _ = self.session.refuse(batch, code.name(), &detail);
                 self.alarm(Alarm::of(code), batch, &detail);
@@ -258,7 +265,7 @@ impl Driver {
                 self.gaps.done();
                 self.keep_next_gaps();
             }
-            Chore::GapsKept(Err(IngestClosed)) => self.close(CloseReason::Shutdown),
+            Chore::GapsKept(Err(closed)) => self.close(reason_of(closed)),
             Chore::Released(stored) => self.session.release(stored),
             Chore::Done => {}
         }
@@ -297,9 +304,9 @@ impl Driver {
         let status = status_of(reason);
         let send = async {
             for message in last {
-                self.outbound.send(Ok(message.into())).await.ok()?;
+                self.outbound.send(Box::new(Ok(message.into()))).await.ok()?;
             }
-            self.outbound.send(Err(status?)).await.ok()
+            self.outbound.send(Box::new(Err(status?))).await.ok()
         };
         // A peer that does not read even this learns from the closed connection.
         let _ = tokio::time::timeout(FAREWELL_MAX, send).await;
@@ -323,6 +330,14 @@ async fn finish<T>(slot: &mut Option<Work<T>>) -> T {
     value
 }
 
+/// Why a stream ends whose samples nobody stores.
+fn reason_of(closed: IngestClosed) -> CloseReason {
+    match closed {
+        IngestClosed::Stopping => CloseReason::Shutdown,
+        IngestClosed::GivenUp => CloseReason::BatchGivenUp,
+    }
+}
+
 /// What the transport tells the probe; `None` for an end in good order.
 fn status_of(reason: &CloseReason) -> Option<Status> {
     match reason {
@@ -331,7 +346,8 @@ fn status_of(reason: &CloseReason) -> Option<Status> {
             Some(Status::deadline_exceeded(reason.to_string()))
         }
         CloseReason::Goodbye { .. } => None,
-        CloseReason::Superseded => Some(Status::aborted(reason.to_string())),
+        CloseReason::NumbersFull => Some(Status::resource_exhausted(reason.to_string())),
+        CloseReason::Superseded | CloseReason::BatchGivenUp => Some(Status::aborted(reason.to_string())),
         CloseReason::Revoked => Some(Status::permission_denied(reason.to_string())),
         CloseReason::Shutdown | CloseReason::Other(_) => Some(Status::unavailable(reason.to_string())),
     }

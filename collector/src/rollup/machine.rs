@@ -122,10 +122,13 @@ pub struct Machine {
     /// Whether the present command was handed out.
     is_asked: bool,
     jobs: VecDeque<Job>,
-    /// Buckets that are known to be under a mark which this round does not clear.
+    /// Buckets under a mark of this round. An older mark is not relied on: a former holder of the lease that was stopped
+    /// just before it cleared that mark may do so at any time.
     marked: BTreeSet<Bucket>,
     /// Slices that buckets needed, so that the next attempt does not begin at one again.
     slices: BTreeMap<Level, u32>,
+    /// Half of what went well in this round: where the next one begins.
+    eased: BTreeMap<Level, u32>,
 }
 
 impl Machine {
@@ -139,6 +142,7 @@ impl Machine {
             jobs: VecDeque::new(),
             marked: BTreeSet::new(),
             slices: BTreeMap::new(),
+            eased: BTreeMap::new(),
         }
     }
 
@@ -181,8 +185,9 @@ impl Machine {
         let state = std::mem::replace(&mut self.state, State::Idle);
         match (state, fact) {
             (State::Reading, Fact::Marks { dirty, now, is_complete }) => {
-                self.marked = dirty.iter().map(|dirty| dirty.bucket).collect();
-                self.jobs = self.plan(&dirty, now, is_complete);
+                self.marked.clear();
+                self.slices.append(&mut self.eased);
+                self.jobs = Self::plan(&dirty, now, is_complete);
                 self.next_job();
             }
             (State::Recomputing(job), Fact::Done) => self.recomputed(job),
@@ -214,7 +219,10 @@ impl Machine {
 
     fn next_job(&mut self) {
         match self.jobs.pop_front() {
-            Some(job) => self.enter(State::Recomputing(job)),
+            Some(mut job) => {
+                job.slice.of = self.slices.get(&job.first.level).copied().unwrap_or(1);
+                self.enter(State::Recomputing(job));
+            }
             None => self.stop(),
         }
     }
@@ -222,8 +230,10 @@ impl Machine {
     fn recomputed(&mut self, mut job: Job) {
         job.slice.index += 1;
         if job.slice.index < job.slice.of {
-            self.enter(State::Recomputing(job));
-        } else if self.parents(&job).is_empty() {
+            return self.enter(State::Recomputing(job));
+        }
+        self.eased.insert(job.first.level, (job.slice.of / 2).max(1));
+        if self.parents(&job).is_empty() {
             self.enter(State::Clearing(job));
         } else {
             self.enter(State::Marking(job));
@@ -237,16 +247,17 @@ impl Machine {
         }
         job.slice = Slice { index: 0, of: job.slice.of * 2 };
         self.slices.insert(job.first.level, job.slice.of);
+        self.eased.remove(&job.first.level);
         self.enter(State::Recomputing(job));
     }
 
-    /// The buckets around a job's that are not under a mark yet.
+    /// The buckets around a job's that are not under a mark of this round yet.
     fn parents(&self, job: &Job) -> Vec<Bucket> {
         let parents: BTreeSet<Bucket> = job.buckets.iter().filter_map(|bucket| bucket.parent()).collect();
         parents.difference(&self.marked).copied().collect()
     }
 
-    fn plan(&self, dirty: &[DirtyBucket], now: Wall, is_complete: bool) -> VecDeque<Job> {
+    fn plan(dirty: &[DirtyBucket], now: Wall, is_complete: bool) -> VecDeque<Job> {
         // A wider bucket must not be recomputed over a dirty one inside it. Unless all marks were read, that is unknown.
         let inner: BTreeSet<Bucket> = dirty.iter().flat_map(|dirty| ancestors(dirty.bucket)).collect();
         let is_ready = |dirty: &&DirtyBucket| {
@@ -268,14 +279,12 @@ impl Machine {
             if jobs.len() == JOBS_PER_ROUND_MAX {
                 break;
             }
-            let of = self.slices.get(&dirty.bucket.level).copied().unwrap_or(1);
-            let slice = Slice { index: 0, of };
             jobs.push_back(Job {
                 first: dirty.bucket,
                 last: dirty.bucket,
                 buckets: vec![dirty.bucket],
                 marks: marks.collect(),
-                slice,
+                slice: Slice { index: 0, of: 1 },
             });
         }
         jobs

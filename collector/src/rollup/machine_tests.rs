@@ -197,8 +197,73 @@ fn what_asks_too_much_is_cut_into_slices_and_given_up_at_last() {
         let fact = if is_recompute { Fact::TooBig } else { store.obey(&command) };
         machine.handle(fact);
     }
-    assert_eq!(tries, 5, "4, 8, 16, 32, 64");
+    assert_eq!(tries, 6, "2, 4, 8, 16, 32, 64: it begins at half of what went well");
     assert!(machine.is_idle() && store.stale().is_none() && !store.dirty().is_empty());
+}
+
+#[test]
+fn slices_that_went_well_become_fewer_again() {
+    let mut store = Store { now: DAY, ..Store::default() };
+    let mut machine = Machine::new(1);
+    let mut slices = Vec::new();
+    for number in 0..6 {
+        store.insert(number);
+        store.now = store.now + 3 * MINUTE;
+        let mut is_tight = number < 2;
+        machine.begin();
+        while let Some(command) = machine.poll() {
+            let mut fact = store.obey(&command);
+            if let Command::Recompute { slice, .. } = command {
+                is_tight &= slice.of < 8;
+                fact = if is_tight { Fact::TooBig } else { fact };
+                if fact == Fact::Done && slice.index == 0 {
+                    slices.push(slice.of);
+                }
+            }
+            machine.handle(fact);
+        }
+    }
+    assert_eq!(slices, [8, 8, 4, 2, 1, 1]);
+    assert_eq!(store.stale(), None);
+}
+
+#[test]
+fn a_holder_that_wakes_up_late_cannot_clear_the_mark_that_its_successor_relies_on() {
+    let mut store = Store { now: DAY, ..Store::default() };
+    let mut former = Machine::new(1);
+    let hour = Level::Hour.bucket(DAY);
+    store.insert(0);
+    store.now = DAY + 3 * MINUTE;
+    run_round(&mut former, &mut store);
+    store.now = DAY + 61 * MINUTE;
+    // It computes the hour, and stops just before it clears the hour's mark.
+    former.begin();
+    let asleep = loop {
+        let command = former.poll().unwrap();
+        if matches!(command, Command::Clear(_)) {
+            break command;
+        }
+        let fact = store.obey(&command);
+        former.handle(fact);
+    };
+    store.insert(1);
+    store.now = store.now + 3 * MINUTE;
+    let mut machine = Machine::new(2);
+    machine.begin();
+    let mut next = machine.poll().unwrap();
+    while !matches!(&next, Command::Clear(marks) if marks[0].bucket == minute(1)) {
+        let fact = store.obey(&next);
+        machine.handle(fact);
+        next = machine.poll().unwrap();
+    }
+    let fact = store.obey(&next);
+    machine.handle(fact);
+    store.obey(&asleep);
+    assert_eq!(store.stale(), None, "the mark of {hour:?} is gone, and its minute was computed since");
+    for _ in 0..3 {
+        run_round(&mut machine, &mut store);
+    }
+    assert_eq!((store.stale(), store.rollups[&hour].1), (None, 2));
 }
 
 #[test]
@@ -229,6 +294,10 @@ enum Event {
     Lose,
     /// The holder dies; the next one has a higher epoch.
     Crash,
+    /// The holder stops just before it sends its next command; the next one has a higher epoch.
+    FallAsleep,
+    /// What the holder that stopped last had in hand is done after all.
+    WakeUp,
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -239,6 +308,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => Just(Event::ObeySilently),
         1 => Just(Event::Lose),
         1 => Just(Event::Crash),
+        1 => Just(Event::FallAsleep),
+        1 => Just(Event::WakeUp),
     ];
     prop::collection::vec(event, 1..200)
 }
@@ -250,6 +321,7 @@ proptest! {
         let mut store = Store { now: DAY, ..Store::default() };
         let mut epoch = 1;
         let mut machine = Machine::new(epoch);
+        let mut asleep = None;
         for event in events {
             match event {
                 Event::Insert(number) => store.insert(number),
@@ -257,6 +329,17 @@ proptest! {
                 Event::Crash => {
                     epoch += 1;
                     machine = Machine::new(epoch);
+                }
+                Event::FallAsleep => {
+                    machine.begin();
+                    asleep = machine.poll();
+                    epoch += 1;
+                    machine = Machine::new(epoch);
+                }
+                Event::WakeUp => {
+                    if let Some(command) = asleep.take() {
+                        store.obey(&command);
+                    }
                 }
                 Event::Obey | Event::ObeySilently | Event::Lose => {
                     machine.begin();
@@ -267,7 +350,12 @@ proptest! {
                                 store.obey(&command);
                                 Fact::NoAnswer
                             }
-                            Event::Obey | Event::Insert(_) | Event::Wait(_) | Event::Crash => store.obey(&command),
+                            Event::Obey
+                            | Event::Insert(_)
+                            | Event::Wait(_)
+                            | Event::Crash
+                            | Event::FallAsleep
+                            | Event::WakeUp => store.obey(&command),
                         };
                         machine.handle(fact);
                     }

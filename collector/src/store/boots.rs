@@ -31,6 +31,14 @@ pub struct BootSeen {
     pub unacked_from: Seq,
 }
 
+impl BootSeen {
+    /// Whether it owes numbers and does not say of which slots: a greeting names numbers alone. Until a heartbeat names the
+    /// slot, what was known before it still holds.
+    pub fn owes_unsaid(&self) -> bool {
+        self.oldest_unacked_slot.is_none() && self.unacked_from <= self.generated_through
+    }
+}
+
 /// What a probe was heard to say in one of its lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heard {
@@ -185,10 +193,16 @@ const RECORD_HEARD: &str = "
     on conflict (probe_id, boot) do update
     set last_heard_at = greatest(probe_boots.last_heard_at, excluded.last_heard_at),
         generated_through = greatest(probe_boots.generated_through, excluded.generated_through),
-        backlog_samples = case when excluded.last_heard_at >= probe_boots.last_heard_at
-                          then excluded.backlog_samples else probe_boots.backlog_samples end,
-        oldest_unacked_slot = case when excluded.last_heard_at >= probe_boots.last_heard_at
-                              then excluded.oldest_unacked_slot else probe_boots.oldest_unacked_slot end,
+        backlog_samples = case
+            when excluded.last_heard_at < probe_boots.last_heard_at
+                or (excluded.oldest_unacked_slot is null and excluded.unacked_from <= excluded.generated_through)
+            then probe_boots.backlog_samples else excluded.backlog_samples end,
+        -- Owes numbers and does not say of which slots: none is older than what it owed before, or than its last word.
+        oldest_unacked_slot = case
+            when excluded.last_heard_at < probe_boots.last_heard_at then probe_boots.oldest_unacked_slot
+            when excluded.oldest_unacked_slot is null and excluded.unacked_from <= excluded.generated_through
+            then coalesce(probe_boots.oldest_unacked_slot, probe_boots.last_heard_at)
+            else excluded.oldest_unacked_slot end,
         said_goodbye = probe_boots.said_goodbye or excluded.said_goodbye,
         -- A life that gives numbers was not over, whoever thought so: what it loses from now on is still to be counted.
         closed_at = case when excluded.generated_through > probe_boots.generated_through

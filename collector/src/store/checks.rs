@@ -1,6 +1,8 @@
 //! Checks of a workspace. Deletion keeps the row, so that late samples and old ones still have an owner.
 //! Never judges a definition: a [`CheckSpec`] makes sense by itself, and only its regions and name are looked up.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 use sonde_proto::convert::{check_from_json, check_to_json};
 use sonde_proto::model::check::CheckSpec;
@@ -136,6 +138,26 @@ impl Store {
             .fetch_optional(&self.pool)
             .await?;
         known.map(|_| ()).ok_or_else(|| StoreError::not_found("check", id))
+    }
+
+    /// Names of the workspace's checks by id, and whether each was deleted; those that are not the workspace's are left out.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when Postgres is away.
+    pub async fn check_names(
+        &self,
+        workspace: &Workspace,
+        ids: &BTreeSet<CheckId>,
+    ) -> Result<BTreeMap<CheckId, (String, bool)>, StoreError> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let rows: Vec<(Uuid, String, bool)> = sqlx::query_as(
+            "select id, name, deleted_at is not null from checks where workspace_id = $1 and id = any($2)",
+        )
+        .bind(workspace.id().0)
+        .bind(ids)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|(id, name, is_deleted)| (CheckId(id), (name, is_deleted))).collect())
     }
 
     /// Replaces what a check measures; whether it is paused stays as it is.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sonde_proto::model::id::{Epoch, ProbeId};
-use sonde_proto::model::time::micros;
+use sonde_proto::model::time::{Wall, micros};
 use uuid::Uuid;
 
 use super::{Store, StoreError};
@@ -28,6 +28,8 @@ pub struct Renewed {
     pub taken: Vec<(ProbeId, Epoch)>,
     /// Other collectors that are there.
     pub others: u32,
+    /// What the database's clock showed at the end.
+    pub now: Wall,
 }
 
 impl Store {
@@ -72,8 +74,8 @@ impl Store {
         .bind(&epochs)
         .fetch_all(&mut *tx)
         .await?;
-        let others: i64 = sqlx::query_scalar(
-            "select count(*) from collector_lives
+        let (others, now): (i64, i64) = sqlx::query_as(
+            "select count(*), wall_us(clock_timestamp()) from collector_lives
              where life <> $1 and last_alive_at > now() - make_interval(secs => $2) and lease_until > last_alive_at",
         )
         .bind(life.id)
@@ -82,7 +84,7 @@ impl Store {
         .await?;
         tx.commit().await?;
         let taken = taken.into_iter().map(|(probe, epoch)| (ProbeId(probe), Epoch(epoch.unsigned_abs()))).collect();
-        Ok(Renewed { taken, others: u32::try_from(others).unwrap_or(u32::MAX) })
+        Ok(Renewed { taken, others: u32::try_from(others).unwrap_or(u32::MAX), now: Wall(now) })
     }
 
     /// The life ends in good order, with no insert under way: nothing of it is in doubt.

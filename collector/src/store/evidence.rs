@@ -51,7 +51,7 @@ pub struct BootRow {
 /// What is on record about some probes and all collectors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EvidenceRows {
-    /// Lives of the probes, by probe, oldest first.
+    /// Lives of the probes, by probe, in the order in which they were first heard: one may be written down late.
     pub boots: Vec<BootRow>,
     /// Probes among them that are refused for ever, and since when.
     pub revoked: Vec<(ProbeId, Wall)>,
@@ -96,7 +96,7 @@ impl Store {
         .bind(i64::from(EVIDENCE_ROWS_MAX) + 1)
         .fetch_all(&self.pool)
         .await?;
-        bounded(rows.len(), "moves of checks in one answer")?;
+        bounded(rows.len(), "moves of checks")?;
         rows.iter()
             .map(|row| {
                 Ok(PlacementRow {
@@ -138,7 +138,7 @@ impl Store {
         .bind(i64::from(EVIDENCE_ROWS_MAX) + 1)
         .fetch_all(&self.pool)
         .await?;
-        bounded(lives.len(), "lives of collectors in one answer")?;
+        bounded(lives.len(), "lives of collectors")?;
         Ok(EvidenceRows {
             boots,
             revoked: revoked.into_iter().map(|(probe, at)| (ProbeId(probe), Wall(at))).collect(),
@@ -152,12 +152,13 @@ impl Store {
                     b.generated_through, b.unacked_from, wall_us(b.oldest_unacked_slot) as oldest_unacked, b.said_goodbye
              from unnest($1::uuid[]) as wanted (probe_id)
              join lateral (
-                 select coalesce(max(ordinal) filter (where first_heard_at <= wall_at($2) - interval '1 minute'), 0) as first,
-                        coalesce(min(ordinal) filter (where first_heard_at >= wall_at($3)), 9223372036854775807) as last
+                 select coalesce(max(first_heard_at) filter (where first_heard_at <= wall_at($2) - interval '1 minute'),
+                                 '-infinity') as first,
+                        coalesce(min(first_heard_at) filter (where first_heard_at >= wall_at($3)), 'infinity') as last
                  from probe_boots e where e.probe_id = wanted.probe_id
              ) bounds on true
-             join probe_boots b on b.probe_id = wanted.probe_id and b.ordinal between bounds.first and bounds.last
-             order by b.probe_id, b.ordinal limit $4",
+             join probe_boots b on b.probe_id = wanted.probe_id and b.first_heard_at between bounds.first and bounds.last
+             order by b.probe_id, b.first_heard_at, b.ordinal limit $4",
         )
         .bind(probes)
         .bind(from.0)
@@ -165,7 +166,7 @@ impl Store {
         .bind(i64::from(EVIDENCE_ROWS_MAX) + 1)
         .fetch_all(&self.pool)
         .await?;
-        bounded(rows.len(), "lives of probes in one answer")?;
+        bounded(rows.len(), "lives of probes")?;
         rows.iter()
             .map(|row| {
                 Ok(BootRow {

@@ -32,16 +32,36 @@ pub struct IntentRow {
     pub since: Option<Wall>,
 }
 
+/// Who may report about a check whose definition this version cannot read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRight {
+    /// Whose it is.
+    pub workspace: WorkspaceId,
+    /// Its id.
+    pub id: CheckId,
+    /// Regions that measure it, or did within the time that was asked for.
+    pub regions: BTreeSet<RegionId>,
+}
+
+/// Every check, as far as it can be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoredIntent {
+    /// What can be run, by id.
+    pub rows: Vec<IntentRow>,
+    /// The others: not run, but whoever runs them by the word of a newer collector may report.
+    pub unreadable: Vec<StoredRight>,
+}
+
 impl Store {
     /// Every check of every workspace, those included that were deleted within `late`, by id. A check that cannot
-    /// be read is reported and left out, so that it does not stop the others.
+    /// be read is reported and set apart, so that it does not stop the others.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when Postgres is away.
     ///
     /// # Panics
     /// When `system` is a caller's workspace.
-    pub async fn intent(&self, system: &Workspace, late: Duration) -> Result<Vec<IntentRow>, StoreError> {
+    pub async fn intent(&self, system: &Workspace, late: Duration) -> Result<StoredIntent, StoreError> {
         assert!(system.task().is_some(), "only the collector's own tasks read across workspaces");
         let late_us = i64::try_from(micros(late)).unwrap_or(i64::MAX);
         let mut tx = self.pool.begin().await?;
@@ -67,17 +87,32 @@ impl Store {
         for (check, name) in lost {
             former.entry(check).or_default().insert(region(name)?);
         }
-        let rows = rows.into_iter().filter_map(|(id, workspace, definition, paused, deleted, since)| {
-            let spec = spec(id, &definition, paused).inspect_err(report).ok()?;
+        let mut intent = StoredIntent::default();
+        for (id, workspace, definition, paused, deleted, since) in rows {
             let mut former_regions = former.remove(&id).unwrap_or_default();
-            former_regions.retain(|region| !spec.regions.contains(region));
-            let (workspace, id, since) = (WorkspaceId(workspace), CheckId(id), since.map(Wall));
-            Some(IntentRow { workspace, id, spec, deleted, former_regions, since })
-        });
-        Ok(rows.collect())
+            match spec(id, &definition, paused) {
+                Ok(spec) => {
+                    former_regions.retain(|region| !spec.regions.contains(region));
+                    let (workspace, id, since) = (WorkspaceId(workspace), CheckId(id), since.map(Wall));
+                    intent.rows.push(IntentRow { workspace, id, spec, deleted, former_regions, since });
+                }
+                Err(error) => {
+                    report(&error);
+                    let regions = regions(&definition).chain(former_regions).collect();
+                    intent.unreadable.push(StoredRight { workspace: WorkspaceId(workspace), id: CheckId(id), regions });
+                }
+            }
+        }
+        Ok(intent)
     }
 }
 
+/// The regions of a definition of which nothing else needs to make sense.
+fn regions(definition: &Value) -> impl Iterator<Item = RegionId> + '_ {
+    let names = definition.get("regions").and_then(Value::as_array).into_iter().flatten();
+    names.filter_map(Value::as_str).filter_map(|name| RegionId::new(name).ok())
+}
+
 fn report(error: &StoreError) {
-    tracing::error!(error = %error, "a stored check is left out; it will not be run");
+    tracing::error!(error = %error, "a stored check cannot be read and is not run here; samples of it are accepted");
 }

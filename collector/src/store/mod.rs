@@ -45,7 +45,7 @@ pub use closed_boots::{FormerBoot, FormerBoots, OwnSession};
 pub use collectors::{Life, Renewed};
 pub use error::StoreError;
 pub use evidence::{BootRow, EVIDENCE_ROWS_MAX, EvidenceRows, PlacementRow};
-pub use intent::IntentRow;
+pub use intent::{IntentRow, StoredIntent, StoredRight};
 pub use keys::{KEYS_PER_WORKSPACE_MAX, NewKey};
 pub use lease::{LEADER, LeaseEpoch};
 pub use periods::{PERIODS_MAX, PeriodRow};

@@ -68,7 +68,7 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         if rows.len() > PERIODS_MAX as usize {
-            return Err(StoreError::Limit { noun: "changes of checks in one answer", limit: u64::from(PERIODS_MAX) });
+            return Err(StoreError::Limit { noun: "changes of checks", limit: u64::from(PERIODS_MAX) });
         }
         rows.into_iter()
             .map(|(check, from, until, interval_us, regions, paused, timeout_us)| {

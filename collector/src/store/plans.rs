@@ -26,21 +26,28 @@ pub struct StoredPlans {
 }
 
 impl Store {
-    /// The newest assignment of every probe that ever had one and is not revoked, of those written after version `since`. One
+    /// The newest assignment of every probe that ever had one and is not revoked, of those written after version `since` and not
+    /// after `until`, which must not be newer than the table. One
     /// that cannot be read back is reported and counts as empty, under its generation: the plan is made anew then, and no
     /// other probe suffers.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when Postgres is away.
-    pub async fn plans(&self, _task: &Workspace, since: Option<u64>) -> Result<StoredPlans, StoreError> {
+    pub async fn plans(
+        &self,
+        _task: &Workspace,
+        since: Option<u64>,
+        until: Option<u64>,
+    ) -> Result<StoredPlans, StoreError> {
         // The version first: what is written between the two reads is read again.
         let version: i64 = sqlx::query_scalar("select version from plan_version").fetch_one(&self.pool).await?;
         let rows = sqlx::query(
             "select probe_id, generation, assignment from plans
-             where ($1::bigint is null or version > $1)
+             where ($1::bigint is null or version > $1) and ($2::bigint is null or version <= $2)
                    and exists (select from probes where id = probe_id and revoked_at is null)",
         )
         .bind(since.map(|since| i64::try_from(since).unwrap_or(i64::MAX)))
+        .bind(until.map(|until| i64::try_from(until).unwrap_or(i64::MAX)))
         .fetch_all(&self.pool)
         .await?;
         let mut assignments = BTreeMap::new();
@@ -55,7 +62,7 @@ impl Store {
             assignment.generation = Generation(generation.unsigned_abs());
             assignments.insert(probe, assignment);
         }
-        Ok(StoredPlans { version: version.unsigned_abs(), assignments })
+        Ok(StoredPlans { version: until.unwrap_or(version.unsigned_abs()), assignments })
     }
 
     /// Keeps assignments, each only if it is newer than what is kept, all or none, and hints at it. Returns the version of the

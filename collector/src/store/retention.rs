@@ -14,9 +14,10 @@ use super::{Actor, AuditEntry, AuditedTx, Store, StoreError};
 use crate::authz::Workspace;
 use crate::rollup::pieces::Retention;
 
-/// Shortest and longest age in days. Samples may arrive 7 days late, and their rollups are then computed from samples of
-/// the whole day; the longest is ten years.
-pub const KEEP_DAYS: std::ops::RangeInclusive<u32> = 8..=3_660;
+/// Shortest and longest age in days. Samples may arrive 7 days late. Their rollups are then computed from all samples of the
+/// UTC day, which may have begun almost a day earlier, and that may take up to a day, should collectors or ClickHouse be away
+/// meanwhile: 7 + 1 + 1. The longest is ten years.
+pub const KEEP_DAYS: std::ops::RangeInclusive<u32> = 9..=3_660;
 
 /// What a workspace keeps for how many days; `None` for the default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -168,18 +169,19 @@ impl Store {
         let (raw, minutes, hours, days) = keep.row();
         let old = before.retention();
         let ages = [old.raw, old.minute, old.hour, old.day].map(|age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
-        // What the old age has removed stays away, also when the new one is longer.
+        // What the old age has removed stays away, also when the new one is longer; and the engine goes on to remove by the
+        // old one until it has taken over the new one, for which it has a day.
         sqlx::query(
             "update workspaces
              set keep_raw_days = $2, keep_minutes_days = $3, keep_hours_days = $4, keep_days_days = $5,
                  raw_since = case when keep_raw_days is distinct from $2
-                     then greatest(raw_since, now() - $6 * interval '1 second') else raw_since end,
+                     then greatest(raw_since, now() - $6 * interval '1 second' + interval '1 day') else raw_since end,
                  minutes_since = case when keep_minutes_days is distinct from $3
-                     then greatest(minutes_since, now() - $7 * interval '1 second') else minutes_since end,
+                     then greatest(minutes_since, now() - $7 * interval '1 second' + interval '1 day') else minutes_since end,
                  hours_since = case when keep_hours_days is distinct from $4
-                     then greatest(hours_since, now() - $8 * interval '1 second') else hours_since end,
+                     then greatest(hours_since, now() - $8 * interval '1 second' + interval '1 day') else hours_since end,
                  days_since = case when keep_days_days is distinct from $5
-                     then greatest(days_since, now() - $9 * interval '1 second') else days_since end
+                     then greatest(days_since, now() - $9 * interval '1 second' + interval '1 day') else days_since end
              where id = $1",
         )
         .bind(workspace.id().0)

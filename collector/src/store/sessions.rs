@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use sonde_proto::model::id::{BootId, Epoch, ProbeId};
+use sonde_proto::model::id::{BootId, Epoch, ProbeId, Seq};
+use sonde_proto::model::time::micros;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
+use super::collectors::interval_us;
 use super::{Life, Store, StoreError};
 use crate::authz::Workspace;
 
@@ -14,9 +16,11 @@ use crate::authz::Workspace;
 pub struct Opened {
     /// Its fencing number.
     pub epoch: Epoch,
-    /// How long inserts of the previous holder may still run: what is in doubt is held back for so long. Zero when it was
-    /// this same life, or when its lease has run out.
+    /// How long inserts of former holders may still run: what is in doubt is held back for so long. Zero when there was none
+    /// but this same life, or when the leases of all of them have run out.
     pub in_doubt_for: Duration,
+    /// Highest number that this life of the probe is known to have given out; 0 when it is not known yet.
+    pub generated_through: Seq,
 }
 
 impl Store {
@@ -54,22 +58,35 @@ impl Store {
         .fetch_optional(&mut *tx)
         .await?;
         let Some((previous_epoch, holder)) = previous else { return Err(StoreError::not_found("probe", probe)) };
-        let epoch: i64 = sqlx::query_scalar(
+        let is_others = previous_epoch > 0 && holder != Some(life.id);
+        let left = if is_others { lease_left(&mut tx, holder).await? } else { Duration::ZERO };
+        // The doubt stays with the session and not with its last holder: a second Hello here, or one at a third collector,
+        // finds it as well, also when the answer to this one was lost.
+        let (epoch, doubt_us): (i64, i64) = sqlx::query_as(
             "update probe_sessions
              set epoch = greatest(epoch + 1, (sonde_timeline() - 1) << 40), boot = $2, collector_id = $3, life = $4,
-                 opened_at = now()
-             where probe_id = $1 returning epoch",
+                 opened_at = now(),
+                 doubt_until = greatest(doubt_until, clock_timestamp() + $5 * interval '1 microsecond')
+             where probe_id = $1
+             returning epoch, (extract(epoch from doubt_until - clock_timestamp()) * 1000000)::bigint",
         )
         .bind(probe.0)
         .bind(boot.0)
         .bind(&life.collector_id)
         .bind(life.id)
+        .bind(interval_us(micros(left)))
         .fetch_one(&mut *tx)
         .await?;
-        let is_others = previous_epoch > 0 && holder != Some(life.id);
-        let in_doubt_for = if is_others { lease_left(&mut tx, holder).await? } else { Duration::ZERO };
+        let in_doubt_for = Duration::from_micros(u64::try_from(doubt_us).unwrap_or(0));
+        let through: Option<i64> =
+            sqlx::query_scalar("select generated_through from probe_boots where probe_id = $1 and boot = $2")
+                .bind(probe.0)
+                .bind(boot.0)
+                .fetch_optional(&mut *tx)
+                .await?;
         tx.commit().await?;
-        Ok(Opened { epoch: Epoch(epoch.unsigned_abs()), in_doubt_for })
+        let generated_through = Seq(through.map_or(0, i64::unsigned_abs));
+        Ok(Opened { epoch: Epoch(epoch.unsigned_abs()), in_doubt_for, generated_through })
     }
 }
 

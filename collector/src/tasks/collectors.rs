@@ -6,15 +6,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sonde_proto::model::id::ProbeId;
-use sonde_proto::model::time::Mono;
+use sonde_proto::model::time::{Mono, Wall};
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{error, info};
 
 use super::Health;
 use crate::authz::{Task, Workspace};
 use crate::clock::Clock;
 use crate::fleet::Fleet;
 use crate::fleet::gate::{ASK_MAX, LEASE, RENEW_PERIOD, RETRY};
+use crate::fleet::skew::SKEW_MAX;
 use crate::stop::stopped;
 use crate::store::{Life, Store, StoreError, within};
 
@@ -82,6 +83,7 @@ async fn renew(deps: &LivesDeps) -> Result<(), StoreError> {
                 deps.state.registry.take_away(probe, epoch);
                 taken.push(probe);
             }
+            compare_clocks(deps, renewed.now);
             deps.state.others.store(renewed.others, Ordering::Relaxed);
             metrics::gauge!("sonde_collector_others").set(f64::from(renewed.others));
             gate.renewed(sent_at, LEASE, &taken, deps.clock.now());
@@ -91,5 +93,23 @@ async fn renew(deps: &LivesDeps) -> Result<(), StoreError> {
             gate.unanswered(deps.clock.now());
             Err(error)
         }
+    }
+}
+
+/// Learns how far our clock is from the database's, and says so at every renewal while that is too far.
+fn compare_clocks(deps: &LivesDeps, theirs: Wall) {
+    let (now, wall) = (deps.clock.now(), deps.clock.wall());
+    deps.state.skew.compared(theirs, now);
+    let skew_ms = wall.micros_since(theirs) / 1_000;
+    // Milliseconds of a wrong clock fit; beyond 24 days the gauge stands still.
+    let shown = i32::try_from(skew_ms).unwrap_or(if skew_ms < 0 { i32::MIN } else { i32::MAX });
+    metrics::gauge!("sonde_collector_clock_skew_seconds").set(f64::from(shown) / 1_000.0);
+    if !deps.state.skew.agrees(now, wall) {
+        error!(
+            skew_ms,
+            "the clock of this collector is more than {} s from the database's: set both; until then batches that it would \
+             refuse for their time wait",
+            SKEW_MAX.as_secs()
+        );
     }
 }

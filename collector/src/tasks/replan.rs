@@ -25,6 +25,7 @@ use crate::fleet::Fleet;
 use crate::fleet::leader::Role;
 use crate::fleet::presence::Seen;
 use crate::ingest::Rights;
+use crate::ingest::admit::SLOT_AGE_MAX;
 use crate::stop::stopped;
 use crate::store::{ANSWER_MAX, IntentRow, LARGE_ANSWER_MAX, LeaseEpoch, Life, Store, StoreError, Versions, within};
 
@@ -38,7 +39,8 @@ const POLL_PERIOD: Duration = Duration::from_secs(1);
 /// How often a collector that only follows looks whom the others hear; it shows it to people and nothing else.
 const WATCH_PERIOD: Duration = Duration::from_secs(3);
 /// How long samples of a check are admitted after it was changed or deleted: a probe may hold them for as long as this.
-const LATE: Duration = Duration::from_secs(48 * 3_600);
+/// One sample that is not admitted takes its whole batch with it, so it must not be shorter than samples are taken in.
+const LATE: Duration = SLOT_AGE_MAX;
 /// A pause between two looks that is this much longer than [`POLL_PERIOD`] means that nobody could be heard meanwhile: the
 /// machine slept, this process was stopped, or Postgres did not say whom the others hear.
 const STALL: Duration = Duration::from_secs(5);
@@ -164,12 +166,15 @@ impl Replan {
 
     /// Reads intent and rights when they may have changed.
     async fn read(&mut self, workspace: &Workspace) -> Result<Versions, StoreError> {
+        let asked_at = self.deps.clock.now();
         let versions = within(ANSWER_MAX, self.deps.store.versions()).await?;
         let is_same = |read: Versions| (read.config, read.timeline) == (versions.config, versions.timeline);
         if !self.read.is_some_and(is_same) {
-            self.intent = within(LARGE_ANSWER_MAX, self.deps.store.intent(workspace, LATE)).await?;
+            let intent = within(LARGE_ANSWER_MAX, self.deps.store.intent(workspace, LATE)).await?;
+            let checks = Arc::new(rights(&intent.rows, &intent.unreadable));
+            self.intent = intent.rows;
             // First the rights, then the work: no probe may be refused for what it was told to do.
-            self.deps.rights.store(Arc::new(rights(&self.intent)));
+            self.deps.rights.store(Arc::new(Rights { loaded: true, as_of: asked_at, checks }));
             if let Seat::Leads { planner, .. } = &mut self.seat {
                 let probes = within(ANSWER_MAX, self.deps.store.probes(workspace)).await?;
                 planner.set_intent(&self.intent);
@@ -178,6 +183,9 @@ impl Replan {
             info!(version = versions.config.0, checks = self.intent.len(), "the configuration has changed");
             self.read = Some(versions);
             metrics::gauge!("sonde_collector_config_version").set(count(versions.config.0));
+        } else {
+            let checks = Arc::clone(&self.deps.rights.load().checks);
+            self.deps.rights.store(Arc::new(Rights { loaded: true, as_of: asked_at, checks }));
         }
         Ok(versions)
     }
@@ -188,7 +196,7 @@ impl Replan {
             return Ok(());
         }
         let store = &self.deps.store;
-        let held = within(LARGE_ANSWER_MAX, store.plans(workspace, None)).await?.assignments;
+        let held = within(LARGE_ANSWER_MAX, store.plans(workspace, None, None)).await?.assignments;
         let placements = within(LARGE_ANSWER_MAX, store.newest_placements(workspace)).await?;
         let probes = within(ANSWER_MAX, store.probes(workspace)).await?;
         let now = self.deps.clock.now();

@@ -1,13 +1,18 @@
-//! Does what the rollup machine says, while this collector holds the lease; and compares rollups with samples now and then.
+//! Does what the rollup machine says, while this collector holds the lease; compares rollups and gaps with samples now and then.
 //! Never decides what to recompute: `rollup::machine` does.
+
+mod compare;
+mod withdraw;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sonde_proto::model::time::{Mono, Wall};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::info;
 
+use self::compare::Comparison;
+use self::withdraw::Withdrawal;
 use super::{Health, pause};
 use crate::clickhouse::{ClickHouseError, Client};
 use crate::clock::Clock;
@@ -22,15 +27,8 @@ const ROUND_PERIOD: Duration = Duration::from_secs(5);
 const CHECK_PERIOD: Duration = Duration::from_secs(3_600);
 /// The first comparison comes this long after the first round.
 const CHECK_FIRST: Duration = Duration::from_secs(300);
-/// How far back a comparison looks, per level: minutes of 2 hours, hours of 6. Days are sums of hours.
-const CHECKED: [(Level, u32); 2] = [(Level::Minute, 2), (Level::Hour, 6)];
-/// A comparison leaves out what is younger: it is still being recomputed.
-const CHECK_AGE: Duration = Duration::from_secs(600);
-/// How much of the samples is searched for copies at a time: 1.2 million at 2,000 a second.
-const COPIES_SPAN: Duration = Duration::from_secs(600);
-/// How many such spans one comparison searches: the last hour.
-const COPIES_SPANS: u32 = 6;
-const HOUR: Duration = Duration::from_secs(3_600);
+/// How long the comparisons may hold up the next round; they go on after that round. One question more may follow.
+const CHECK_PART: Duration = Duration::from_secs(10);
 
 /// What the task works with.
 #[derive(Debug)]
@@ -82,6 +80,9 @@ struct Work<'a> {
     machine: Option<(LeaseEpoch, Machine)>,
     rounds: Health,
     checks: Health,
+    gaps: Health,
+    comparison: Comparison,
+    withdrawal: Withdrawal,
     next_check: Mono,
 }
 
@@ -92,6 +93,9 @@ impl<'a> Work<'a> {
             machine: None,
             rounds: Health::new("computing rollups"),
             checks: Health::new("comparing rollups with samples"),
+            gaps: Health::new("comparing gaps with samples"),
+            comparison: Comparison::default(),
+            withdrawal: Withdrawal::default(),
             next_check: Mono::default(),
         }
     }
@@ -104,21 +108,40 @@ impl<'a> Work<'a> {
         // The store gives out numbers below 2^32.
         let number = u32::try_from(epoch.0).unwrap_or(u32::MAX);
         self.machine = Some((epoch, Machine::new(number)));
+        self.comparison = Comparison::default();
+        self.withdrawal = Withdrawal::default();
         self.next_check = self.deps.clock.now() + CHECK_FIRST;
         info!(epoch = epoch.0, "computing rollups from now on");
     }
 
     async fn round(&mut self, epoch: LeaseEpoch) {
         let Some((_, machine)) = &mut self.machine else { return };
-        let outcome = drive(&self.deps.clickhouse, machine, || *self.deps.lease.borrow() == Some(epoch)).await;
+        let Self { deps, comparison, withdrawal, .. } = self;
+        let is_held = || *deps.lease.borrow() == Some(epoch);
+        let outcome =
+            drive_and_note(&deps.clickhouse, machine, is_held, |first, count| comparison.note(first, count)).await;
         self.rounds.note(outcome);
-        let now = self.deps.clock.now();
-        if now < self.next_check {
-            return;
+        let now = deps.clock.now();
+        if now >= self.next_check && comparison.is_over() && withdrawal.is_over() {
+            self.next_check = now + CHECK_PERIOD;
+            comparison.begin(deps.clock.wall());
+            if let Err(error) = withdrawal.begin(&deps.clickhouse).await {
+                self.gaps.note(Err::<(), _>(error));
+            }
         }
-        self.next_check = now + CHECK_PERIOD;
-        let outcome = check(&self.deps.clickhouse, self.deps.clock.wall()).await;
-        self.checks.note(outcome);
+        // Losses first: they are few, and wrong for everyone who asks.
+        let until = now + CHECK_PART;
+        let may_go_on = || is_held() && deps.clock.now() < until;
+        while !withdrawal.is_over() && may_go_on() {
+            if let Some(outcome) = withdrawal.step(&deps.clickhouse).await {
+                self.gaps.note(outcome);
+            }
+        }
+        while !comparison.is_over() && may_go_on() {
+            if let Some(outcome) = comparison.step(&deps.clickhouse).await {
+                self.checks.note(outcome);
+            }
+        }
     }
 }
 
@@ -131,9 +154,22 @@ pub async fn drive(
     machine: &mut Machine,
     may_go_on: impl Fn() -> bool,
 ) -> Result<(), ClickHouseError> {
+    drive_and_note(clickhouse, machine, may_go_on, |_, _| {}).await
+}
+
+/// The same; says which buckets were computed.
+async fn drive_and_note(
+    clickhouse: &Client,
+    machine: &mut Machine,
+    may_go_on: impl Fn() -> bool,
+    mut computed: impl FnMut(Bucket, u32),
+) -> Result<(), ClickHouseError> {
     let mut failure = None;
     machine.begin();
     while let Some(command) = machine.poll() {
+        if let Command::Recompute { first, count, .. } = &command {
+            computed(*first, *count);
+        }
         let outcome = if may_go_on() { execute(clickhouse, command).await } else { Ok(Fact::NoAnswer) };
         machine.handle(outcome.unwrap_or_else(|error| {
             let is_too_big = matches!(error, ClickHouseError::TooBig { .. });
@@ -168,64 +204,16 @@ async fn execute(clickhouse: &Client, command: Command) -> Result<Fact, ClickHou
 }
 
 /// Compares recent rollups with samples, marks what differs, and looks for rows that should not be. Returns the buckets
-/// that differed.
+/// that differed. All at once; for tests, and for whoever has the time.
 ///
 /// # Errors
-/// When ClickHouse is away, or its samples are too many for one comparison.
+/// The first failure; everything else was compared.
 pub async fn check(clickhouse: &Client, now: Wall) -> Result<BTreeSet<Bucket>, ClickHouseError> {
-    let mut wrong = BTreeSet::new();
-    for (level, hours) in CHECKED {
-        let last = Level::Hour.bucket(now - CHECK_AGE).start;
-        for back in 1..=hours {
-            let from = last - HOUR.saturating_mul(back);
-            let found = differences(clickhouse, level, from, from + HOUR).await?;
-            metrics::counter!("sonde_collector_rollup_differences_total", "level" => level.name())
-                .increment(found.len() as u64);
-            wrong.extend(found);
+    let mut comparison = Comparison::default();
+    comparison.begin(now);
+    loop {
+        if let Some(outcome) = comparison.step(clickhouse).await {
+            return outcome;
         }
     }
-    if !wrong.is_empty() {
-        let buckets: Vec<Bucket> = wrong.iter().copied().collect();
-        clickhouse.mark(&buckets, Duration::ZERO).await?;
-        warn!(buckets = wrong.len(), "rollups differed from their samples; they are computed again");
-    }
-    look_for_copies(clickhouse, now).await?;
-    Ok(wrong)
-}
-
-/// Buckets that differ although no mark says that they may.
-async fn differences(
-    clickhouse: &Client,
-    level: Level,
-    from: Wall,
-    until: Wall,
-) -> Result<BTreeSet<Bucket>, ClickHouseError> {
-    // A bucket that was dirty before or after may have been read half-way.
-    let mut dirty = clickhouse.dirty_in(from, until).await?;
-    let mut found = clickhouse.rollup_differences(level, from, until).await?;
-    if !found.is_empty() {
-        dirty.extend(clickhouse.dirty_in(from, until).await?);
-        found.retain(|bucket| !dirty.iter().any(|dirty| dirty.level <= level && level.bucket(dirty.start) == *bucket));
-    }
-    Ok(found)
-}
-
-async fn look_for_copies(clickhouse: &Client, now: Wall) -> Result<(), ClickHouseError> {
-    let (mut contradictions, mut copies) = (0_u64, 0_u64);
-    for back in 1..=COPIES_SPANS {
-        let found = clickhouse.look_for_copies(now - COPIES_SPAN.saturating_mul(back), COPIES_SPAN).await?;
-        contradictions += found.contradictions;
-        copies += found.copies;
-    }
-    let shown = |count: u64| u32::try_from(count).map_or(f64::MAX, f64::from);
-    metrics::gauge!("sonde_collector_identity_contradictions").set(shown(contradictions));
-    metrics::gauge!("sonde_collector_physical_copies").set(shown(copies));
-    if contradictions > 0 {
-        tracing::error!(
-            identities = contradictions,
-            "two stored samples have one identity and say different things; one of them is hidden: look for a probe whose \
-             process was copied, or for rows that somebody else wrote"
-        );
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Runs simulations outside of a test: one of them in full, or a long range of seeds with a checkpoint and a log.
 #![expect(clippy::disallowed_methods, reason = "it says how long a real run took")]
 
-use std::fs::OpenOptions;
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use sonde_integration_tests::sim::soak::{Outcome, soak, sweep};
+use sonde_integration_tests::sim::soak::{Outcome, forget, soak, sweep};
 use sonde_integration_tests::sim::{Mutant, Options, run};
 
 /// Simulates whole meshes, one per seed.
@@ -59,31 +59,64 @@ enum What {
     },
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    work(Cli::parse().command).unwrap_or_else(|error| {
+        // One line, whatever RUST_BACKTRACE says.
+        eprintln!("sonde-sim: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn work(what: What) -> anyhow::Result<ExitCode> {
+    match what {
         What::Replay { seed, mutant } => {
             let report = run(Options { seed, mutant, is_verbose: true });
             println!("trace {:016x}, {:?}\n{report}", report.trace_hash, report.tally);
             Ok(code(report.fault.is_none()))
         }
         What::Sweep { from, to, mutant } => {
+            require_range(from, to)?;
             let begun = Instant::now();
             let outcome = sweep(from..to, mutant);
             show(&outcome, begun);
             Ok(code(outcome.failure.is_none()))
         }
         What::Soak { from, to, checkpoint, log } => {
+            require_range(from, to)?;
+            // Before hours of work whose end could not be written down.
+            drop(open_log(&log).with_context(|| unwritable(&log))?);
             let begun = Instant::now();
             let outcome = soak(from..to, &checkpoint, |next, outcome| {
                 eprintln!("through {next} of {to}: {} runs, {} s", outcome.runs, begun.elapsed().as_secs());
             })
             .with_context(|| format!("the checkpoint {} cannot be used", checkpoint.display()))?;
             show(&outcome, begun);
-            note(&log, from, to, &outcome, begun)
-                .with_context(|| format!("the log {} cannot be written", log.display()))?;
+            note(&log, from, to, &outcome, begun).with_context(|| unwritable(&log))?;
+            if outcome.failure.is_none() {
+                forget(&checkpoint)
+                    .with_context(|| format!("the checkpoint {} cannot be removed", checkpoint.display()))?;
+            }
             Ok(code(outcome.failure.is_none()))
         }
     }
+}
+
+/// An empty range would look like a good one.
+fn require_range(from: u64, to: u64) -> anyhow::Result<()> {
+    anyhow::ensure!(from < to, "--to {to}: must lie above --from, which is {from}");
+    Ok(())
+}
+
+fn unwritable(log: &Path) -> String {
+    format!("the log {} cannot be written", log.display())
+}
+
+/// The log, to be added to; makes it and its folder when they are missing.
+fn open_log(log: &Path) -> std::io::Result<File> {
+    if let Some(folder) = log.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    OpenOptions::new().append(true).create(true).open(log)
 }
 
 fn code(is_good: bool) -> ExitCode {
@@ -105,8 +138,7 @@ fn note(log: &Path, from: u64, to: u64, outcome: &Outcome, begun: Instant) -> st
     };
     let Outcome { runs, tally, .. } = outcome;
     let (commit, seconds) = (commit(), begun.elapsed().as_secs());
-    let mut file = OpenOptions::new().append(true).open(log)?;
-    writeln!(file, "| {commit} | {from}..{to} | {runs} | {result} | {} | {seconds} s |", tally.samples)
+    writeln!(open_log(log)?, "| {commit} | {from}..{to} | {runs} | {result} | {} | {seconds} s |", tally.samples)
 }
 
 /// The commit of the working tree, with a `+` when the tree differs from it.

@@ -82,6 +82,7 @@ fn run(mut options: Options) -> anyhow::Result<ExitCode> {
         }
         journal.add(&options, verdict)?;
     }
+    journal.finish(&options)?;
     eprintln!("{}", journal.summary());
     Ok(if journal.has_passed() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

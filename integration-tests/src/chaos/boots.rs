@@ -84,11 +84,14 @@ impl Boot {
 
 async fn read(engine: &Asker, postgres: &str) -> anyhow::Result<BTreeMap<String, Boot>> {
     let mut boots: BTreeMap<String, Boot> = BTreeMap::new();
+    // What was given is asked first: lives go on while the other questions run, and must not owe what came meanwhile.
+    for (boot, generated) in generated(postgres).await? {
+        boots.entry(boot).or_default().generated = generated;
+    }
     for (boot, numbers) in stored(engine, "1").await? {
         boots.entry(boot).or_default().stored = numbers;
     }
-    let query =
-        "SELECT concat(toString(probe_id), '/', toString(boot)), first_seq, last_seq, is_at_most FROM gaps FINAL
+    let query = "SELECT concat(toString(probe_id), '/', toString(boot)), first_seq, last_seq, is_at_most FROM gaps_v
                  ORDER BY probe_id, boot, first_seq";
     for row in engine.rows(query).await? {
         let [boot, first, last, is_at_most] = row.as_slice() else { anyhow::bail!("four columns: {row:?}") };
@@ -99,9 +102,6 @@ async fn read(engine: &Asker, postgres: &str) -> anyhow::Result<BTreeMap<String,
             let also_stored = boot.stored.clone().insert(first, last);
             boot.both += twice + also_stored;
         }
-    }
-    for (boot, generated) in generated(postgres).await? {
-        boots.entry(boot).or_default().generated = generated;
     }
     Ok(boots)
 }

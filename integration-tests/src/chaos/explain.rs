@@ -69,7 +69,7 @@ impl Reasons {
 fn widened(mut span: (i64, i64), happened: &[Happened]) -> (i64, i64) {
     loop {
         let mut wider = span;
-        for fault in happened.iter().filter(|fault| !is_of_a_probe_alone(fault)) {
+        for fault in happened.iter().filter(|fault| !is_of_a_probe_alone(fault) && !is_lasting(fault)) {
             let (from, until) = (fault.from_us - UNACKED_US, fault.until_us + AFTERMATH_US);
             if from < span.1 && until > span.0 {
                 wider = (wider.0.min(from), wider.1.max(until));
@@ -85,6 +85,12 @@ fn widened(mut span: (i64, i64), happened: &[Happened]) -> (i64, i64) {
 
 /// Spans stop growing here: otherwise a dense run would explain everything.
 const LONGEST_US: i64 = 120_000_000;
+
+/// Whether a fault alone is longer than any span: Postgres stopped for minutes. It explains nothing, and must not keep the
+/// short faults around a probe's death from doing so.
+fn is_lasting(fault: &Happened) -> bool {
+    fault.until_us - fault.from_us > LONGEST_US - UNACKED_US - AFTERMATH_US
+}
 
 fn is_of_a_probe_alone(fault: &Happened) -> bool {
     matches!(fault.fault.party, Party::Probe(_)) && fault.fault.peer.is_none()
@@ -141,6 +147,16 @@ mod tests {
         let reasons = Reasons::new(&faults, &[], &regions());
         assert_eq!(reasons.explain(&series("here"), 400 * S), None);
         assert_eq!(reasons.explain(&series("here"), 800 * S), None);
+    }
+
+    #[test]
+    fn a_lasting_fault_explains_nothing_and_hides_nothing() {
+        let postgres = happened(Party::Postgres, None, 40, 940);
+        let probe = happened(Party::Probe(0), None, 500, 503);
+        let reasons = Reasons::new(&[probe, postgres, happened(Party::Engine, None, 480, 499)], &[], &regions());
+        for (second, wanted) in [(450, None), (476, Some(Reason::Probe)), (513, Some(Reason::Probe)), (520, None)] {
+            assert_eq!(reasons.explain(&series("here"), second * S), wanted, "{second}");
+        }
     }
 
     #[test]

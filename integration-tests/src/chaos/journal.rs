@@ -33,7 +33,7 @@ impl Journal {
     /// Goes on with the checkpoint that `options` name, or begins anew with the given seed or a drawn one.
     ///
     /// # Errors
-    /// When the checkpoint is not readable or belongs to a run with other options.
+    /// When the checkpoint is not readable or belongs to a run with other options or another first range.
     pub fn open(options: &mut Options, draw: impl FnOnce() -> u64) -> anyhow::Result<Self> {
         if let Some(path) = options.checkpoint.clone().filter(|path| path.exists()) {
             let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
@@ -41,9 +41,8 @@ impl Journal {
                 .with_context(|| format!("{} is no checkpoint of this program", path.display()))?;
             let mut own = options.clone();
             own.seed = own.seed.or(Some(journal.seed));
-            // The number of ranges and the places of files may change; a commit names what each range ran.
+            // The last range and the places of files may change; a commit names what each range ran.
             let comparable = |options: &Options| Options {
-                from: 0,
                 to: 0,
                 commit: String::new(),
                 checkpoint: None,
@@ -54,7 +53,8 @@ impl Journal {
             };
             anyhow::ensure!(
                 comparable(&own) == comparable(&journal.options),
-                "--checkpoint: {} belongs to a run with other options; name another file or delete it",
+                "--checkpoint: {} belongs to a run with other options, which has not ended; name another file, or delete it to \
+                 give that run up",
                 path.display()
             );
             *options = own;
@@ -82,6 +82,19 @@ impl Journal {
             write(path, &serde_json::to_string(self)?)?;
         }
         Ok(())
+    }
+
+    /// Removes the checkpoint of a run that is done, so that the same command is a new run the next time.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn finish(&self, options: &Options) -> anyhow::Result<()> {
+        match &options.checkpoint {
+            Some(path) if path.exists() => {
+                fs::remove_file(path).with_context(|| format!("{} cannot be removed", path.display()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether every range has passed.
@@ -153,4 +166,42 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let draft = path.with_extension("draft");
     fs::write(&draft, text).with_context(|| format!("{} cannot be written", draft.display()))?;
     fs::rename(&draft, path).with_context(|| format!("{} cannot be written", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn options(words: &[&str], checkpoint: &Path) -> Options {
+        let line = ["sonde-chaos"].iter().chain(words).copied();
+        Options { checkpoint: Some(checkpoint.to_path_buf()), ..Line::parse_from(line).options }
+    }
+
+    #[test]
+    fn a_run_goes_on_where_it_was_left_and_begins_anew_when_it_was_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = folder.path().join("chaos.json");
+        let mut first = options(&["--to", "2"], &checkpoint);
+        let mut journal = Journal::open(&mut first, || 7).unwrap();
+        journal.add(&first, Verdict::default()).unwrap();
+        let mut again = options(&["--to", "2"], &checkpoint);
+        let mut resumed = Journal::open(&mut again, || 8).unwrap();
+        assert_eq!((resumed.seed, resumed.next_range, again.seed), (7, 1, Some(7)));
+        for other in [["--rate", "500"], ["--from", "1"]] {
+            let refused = Journal::open(&mut options(&[&other[..], &["--to", "2"]].concat(), &checkpoint), || 8);
+            assert!(refused.unwrap_err().to_string().contains("has not ended"), "{other:?}");
+        }
+        resumed.add(&again, Verdict { range: 1, ..Verdict::default() }).unwrap();
+        resumed.finish(&again).unwrap();
+        let mut next = options(&["--to", "2"], &checkpoint);
+        assert_eq!(Journal::open(&mut next, || 9).unwrap().next_range, 0);
+    }
 }

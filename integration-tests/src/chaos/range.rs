@@ -70,7 +70,7 @@ pub async fn run(options: &Options, range: u64) -> anyhow::Result<Verdict> {
         verdict.rate, verdict.busy_percent, verdict.settled_s, verdict.closed_s, verdict.minutes
     );
     if !verdict.has_passed() {
-        show_logs(&lab, options.keep.as_deref())?;
+        show_logs(&lab, options.keep.as_ref().map(|dir| dir.join(format!("range-{range}"))).as_deref())?;
     }
     Ok(verdict)
 }

@@ -54,7 +54,7 @@ pub(super) struct Visible {
 /// What a collector asks.
 #[derive(Debug, Clone)]
 pub(super) enum StoreRequest {
-    Insert { id: u64, rows: Arc<Vec<Row>>, is_provisional: bool },
+    Insert { id: u64, rows: Arc<Vec<Row>>, is_provisional: bool, begun_at: Instant },
     IsRunning { id: u64 },
     Kill { id: u64 },
     Find(Vec<BootRange>),
@@ -92,6 +92,8 @@ enum Statement {
 struct Insert {
     id: u64,
     rows: Arc<Vec<Row>>,
+    /// Its collector counts on it that nothing is committed later.
+    deadline: Instant,
     /// Commits every n-th row only.
     is_partial: bool,
     /// Whether the list of running queries shows it.
@@ -108,8 +110,9 @@ struct Insert {
 pub(super) struct ClickHouse {
     pub(super) rows: BTreeMap<Identity, Visible>,
     pub(super) gaps: BTreeMap<(ProbeId, BootId, Seq), GapRow>,
-    /// Rows that were committed after a gap over their number had been written.
-    pub(super) after_gap: BTreeSet<Identity>,
+    /// Rows that were committed after a gap over their number had been written, and whether that was after the time limit
+    /// of their insert: then no lease can have kept them away.
+    pub(super) after_gap: BTreeMap<Identity, bool>,
     pub(super) rollups: Rollups,
     /// Rows beyond the first of their identity.
     pub(super) copies: u64,
@@ -133,7 +136,7 @@ impl ClickHouse {
         Self {
             rows: BTreeMap::new(),
             gaps: BTreeMap::new(),
-            after_gap: BTreeSet::new(),
+            after_gap: BTreeMap::new(),
             rollups: Rollups::default(),
             copies: 0,
             partials: 0,
@@ -179,8 +182,8 @@ impl ClickHouse {
         let takes = MILLI + rng.below(40 * MILLI) + if now < self.slow_until { rng.below(4 * SECOND) } else { 0 };
         let is_stale = self.is_troubled(now, rng, self.trouble.stale);
         let answer = match request {
-            StoreRequest::Insert { id, rows, is_provisional: _ } => {
-                return self.begin(asker, id, rows, now, takes, rng);
+            StoreRequest::Insert { id, rows, is_provisional: _, begun_at } => {
+                return self.begin(asker, (id, rows, begun_at + EXECUTION_MAX), now, takes, rng);
             }
             StoreRequest::IsRunning { id } => StoreAnswer::Running(self.inserts(id).next().is_some()),
             StoreRequest::Kill { id } => {
@@ -258,8 +261,7 @@ impl ClickHouse {
     fn begin(
         &mut self,
         asker: (Caller, u64),
-        id: u64,
-        rows: Arc<Vec<Row>>,
+        (id, rows, deadline): (u64, Arc<Vec<Row>>, Instant),
         now: Instant,
         takes: Instant,
         rng: &mut SplitMix64,
@@ -277,6 +279,7 @@ impl ClickHouse {
         let insert = Insert {
             id,
             rows,
+            deadline,
             is_partial: self.is_troubled(now, rng, self.trouble.partial),
             is_shown: !is_late || rng.chance(500),
             is_void: takes > EXECUTION_MAX,
@@ -325,14 +328,14 @@ impl ClickHouse {
                 continue;
             }
             minutes.insert(Level::Minute.bucket(row.stored.sample.slot_at));
-            self.put(row, now);
+            self.put(row, now, now > insert.deadline);
         }
         if let Some(fault) = self.rollups.note_commit(&minutes, self.wall(now)) {
             self.fault.get_or_insert(fault);
         }
     }
 
-    fn put(&mut self, row: &Row, now: Instant) {
+    fn put(&mut self, row: &Row, now: Instant, is_overdue: bool) {
         let StoredSample { probe, boot, seq, .. } = row.stored;
         match self.rows.get_mut(&(probe, boot, seq)) {
             Some(visible) if visible.row == *row => {
@@ -345,7 +348,7 @@ impl ClickHouse {
             }
             None => {
                 if self.has_gap(probe, boot, seq) {
-                    self.after_gap.insert((probe, boot, seq));
+                    self.after_gap.insert((probe, boot, seq), is_overdue);
                 }
                 let visible = Visible { row: row.clone(), committed_at: now, copies: 1 };
                 self.rows.insert((probe, boot, seq), visible);

@@ -1,12 +1,13 @@
 //! The checks of a simulated mesh, how they change, and which slots that makes. Never knows who runs them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sonde_collector::ingest::{CheckRight, Rights};
 use sonde_proto::model::check::{CheckKind, KindDraft};
 use sonde_proto::model::id::{CheckId, RegionId, WorkspaceId};
-use sonde_proto::model::time::{Rhythm, Wall};
+use sonde_proto::model::time::{Mono, Rhythm, Wall};
 use sonde_proto::session::pair::SplitMix64;
 use sonde_scheduler::{CheckIntent, Intent, phase_us};
 use uuid::Uuid;
@@ -114,18 +115,23 @@ impl Config {
         Intent { checks: running.collect() }
     }
 
+    /// Who a check belongs to: in the product it never changes hands, so it is the tenant at every slot.
+    pub(super) fn tenant_of(&self, check: CheckId) -> Option<WorkspaceId> {
+        self.checks.get(&check).map(|check| check.workspace)
+    }
+
     /// When the last change of a check came about.
     pub(super) fn changed_at(&self, check: CheckId) -> Option<Wall> {
         self.checks.get(&check)?.periods.last().map(|period| period.from)
     }
 
-    /// Who may report about what: every region that ever measured a check.
-    pub(super) fn rights(&self) -> Rights {
+    /// Who may report about what, as read at `as_of`: every region that ever measured a check.
+    pub(super) fn rights(&self, as_of: Mono) -> Rights {
         let checks = self.checks.iter().map(|(id, check)| {
             let regions = check.periods.iter().flat_map(|period| period.regions.iter().cloned()).collect();
             (*id, CheckRight { workspace: check.workspace, regions })
         });
-        Rights { loaded: true, checks: checks.collect() }
+        Rights { loaded: true, as_of, checks: Arc::new(checks.collect()) }
     }
 
     /// Every slot that was expected before `end`.

@@ -4,7 +4,7 @@ use std::collections::btree_map::Entry;
 
 use super::clock::{Instant, MILLI, SECOND, micros, signed};
 use super::io::{Event, Host, Store, Way};
-use super::mix::{Fault, Mix};
+use super::mix::{Desert, DesertKind, Fault, Mix};
 use super::world::{DOUBT_LASTS, World};
 
 /// Most by which somebody sets a wall clock.
@@ -15,6 +15,10 @@ impl World {
     pub(super) fn strike(&mut self) {
         if self.weather.is_over {
             return;
+        }
+        // A desert is trouble enough.
+        if let Some(desert) = self.mix.desert.filter(|desert| (desert.from..desert.until).contains(&self.now)) {
+            return self.push(desert.until, Event::Strikes);
         }
         let pause = self.mix.fault_every / 2 + self.rng.below(self.mix.fault_every);
         self.push(self.now + pause, Event::Strikes);
@@ -37,10 +41,10 @@ impl World {
                 self.weather.slow.insert((probe, collector), (until, most));
             }
             Fault::Duplicate => drop(self.weather.repeats.insert((probe, collector), until)),
-            Fault::CrashProbe => self.crash_until(Host::Probe(probe), until),
+            Fault::CrashProbe => self.crash_soon(Host::Probe(probe), until),
             Fault::PauseProbe => self.pause(Host::Probe(probe), until),
             Fault::StopProbe => self.stop_probe(probe, until),
-            Fault::CrashCollector => self.crash_until(Host::Collector(collector), until),
+            Fault::CrashCollector => self.crash_soon(Host::Collector(collector), until),
             Fault::PauseCollector => self.pause(Host::Collector(collector), until),
             Fault::StepClock => self.step_clock(probe, collector),
             Fault::PostgresAway => {
@@ -63,6 +67,11 @@ impl World {
             Fault::StoreSlow => self.clickhouse.slow_until = until,
             Fault::StoreTrouble => self.clickhouse.trouble_until = until,
             Fault::CutStore => self.cut_store(collector, until),
+            Fault::Overtake => {
+                let most = self.rng.below(4 * SECOND);
+                self.weather.overtaking.insert(collector, (until, most));
+                self.doubt_postgres(collector, until + most);
+            }
             Fault::Configure => drop(self.postgres.configure(self.now, &mut self.rng)),
         }
     }
@@ -101,6 +110,58 @@ impl World {
                 self.push(at, Event::HungUp { stream: id, is_up });
             }
         }
+    }
+
+    /// Probes reach no collector for a long time.
+    pub(super) fn isolate(&mut self, Desert { until, kind, .. }: Desert) {
+        self.trace.note(self.now, format_args!("! {kind:?} until {}", until / MILLI));
+        let (probes, collectors) = (0..self.probes.len(), 0..self.collectors.len());
+        let alone = match kind {
+            DesertKind::OneProbe => 0..1,
+            DesertKind::AllProbes => probes,
+            DesertKind::NoCollector => {
+                for collector in collectors {
+                    self.crash_until(Host::Collector(collector), until);
+                }
+                return;
+            }
+        };
+        for probe in alone {
+            for collector in collectors.clone() {
+                self.cut(&[Way::Up { probe, collector }, Way::Down { probe, collector }], until);
+            }
+        }
+    }
+
+    /// Time that a question or an answer takes longer than others.
+    pub(super) fn detour(&mut self, collector: usize) -> Instant {
+        let slow = self.weather.overtaking.get(&collector).copied().filter(|(until, _)| *until > self.now);
+        slow.map_or(0, |(_, most)| self.rng.below(most + 1))
+    }
+
+    /// The process dies now, or in the middle of one of its next steps, and starts again at `until`.
+    fn crash_soon(&mut self, host: Host, until: Instant) {
+        if self.rng.chance(400) {
+            return self.crash_until(host, until);
+        }
+        let steps = self.rng.below(30);
+        self.weather.doomed.insert(host, (steps, until));
+    }
+
+    /// A doomed process dies when it has done a part of what it wanted to do in this step.
+    pub(super) fn doom(&mut self, host: Host) {
+        if self.weather.paused.contains_key(&host) {
+            return;
+        }
+        let Some((left, until)) = self.weather.doomed.get_mut(&host) else { return };
+        if *left > 0 {
+            *left -= 1;
+            return;
+        }
+        let until = *until;
+        self.weather.doomed.remove(&host);
+        self.act_in_part();
+        self.crash_until(host, until.max(self.now));
     }
 
     /// The process dies, and starts again at `until`.
@@ -212,6 +273,8 @@ impl World {
         self.weather.cut.clear();
         self.weather.slow.clear();
         self.weather.repeats.clear();
+        self.weather.overtaking.clear();
+        self.weather.doomed.clear();
         self.clickhouse.refuses_until = 0;
         self.clickhouse.frozen_until = 0;
         self.clickhouse.slow_until = 0;

@@ -5,7 +5,8 @@ use sonde_proto::session::{FromCollector, FromProbe};
 
 use super::clickhouse::{StoreAnswer, StoreRequest};
 use super::clock::Instant;
-use super::options::Mutant;
+use super::mix::Desert;
+use super::mutant::Mutant;
 use super::oracle::Oracle;
 use super::postgres::{ControlAnswer, ControlRequest};
 use super::trace::Trace;
@@ -137,6 +138,8 @@ pub(super) enum Event {
     },
     /// Something goes wrong.
     Strikes,
+    /// A long time without collectors begins.
+    Deserts(Desert),
     /// A host that was stopped with a signal goes on, or one that is down starts.
     Revives(Host),
     /// A way is cut until then.

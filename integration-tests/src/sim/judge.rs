@@ -1,6 +1,6 @@
 //! The end of a run: the mesh is left alone, must come to rest, and is judged as a whole. Never helps it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sonde_proto::model::gap::GapCause;
@@ -18,8 +18,7 @@ const CALM_MEASURING: Instant = 5 * SECOND;
 /// After the last run, everything is stored or reported within this time: back-offs, the longest lease, the longest wait of
 /// a resolver and the drain together.
 const SETTLE_MAX: Instant = 120 * SECOND;
-/// So long after the last run began it has ended, which takes 7 s at most, and its batch is sealed; from then on the backlog
-/// only falls.
+/// So long after the last run began it has ended, which takes 7 s at most, and its batch is sealed.
 const SEALED_AFTER: Instant = 10 * SECOND;
 /// Rollups are made anew within this time once the deadlines of all marks have passed.
 const ROLLUPS_MAX: Instant = 120 * SECOND;
@@ -32,12 +31,11 @@ impl World {
         self.run_until(self.now + CALM_MEASURING);
         let end = wall(self.now);
         self.stop_measuring();
-        self.run_until(self.now + SEALED_AFTER);
         self.settle();
+        self.oracle.judge_rows(&self.clickhouse, &self.postgres.config);
         self.judge_numbers();
         self.judge_slots(end);
         let judged = &mut self.oracle;
-        judged.judge_rows(&self.clickhouse);
         if judged.alarms < self.clickhouse.partials && self.options.mutant.is_none() {
             // A resolver that died before it asked could not raise its alarm.
             self.trace
@@ -50,18 +48,17 @@ impl World {
         self.with_io(|hosts, io| {
             for probe in hosts.probes.iter_mut() {
                 probe.measures = false;
-                if let Some(life) = &mut probe.life {
-                    life.give_up(probe.clock.wall(io.now), io);
-                }
+                probe.finish(io);
             }
         });
     }
 
-    /// Liveness and I11: everything drains, and the backlog never grows while it does.
+    /// Liveness and I11: everything drains, and what a probe owes never grows while it does.
     fn settle(&mut self) {
-        let give_up_at = self.now + SETTLE_MAX;
-        let mut before = u64::MAX;
-        while self.oracle.fault.is_none() && !self.is_settled() {
+        let sealed_at = self.now + SEALED_AFTER;
+        let give_up_at = sealed_at + SETTLE_MAX;
+        let mut before = self.owed();
+        while self.oracle.fault.is_none() && (self.now < sealed_at || !self.is_settled()) {
             if self.now >= give_up_at {
                 let what = self.unsettled();
                 self.oracle
@@ -69,13 +66,20 @@ impl World {
                 return;
             }
             self.run_until(self.now + SECOND);
-            let backlog = self.backlogs().sum();
-            if backlog > before {
-                self.oracle
-                    .blame(format!("I11: the backlog grew from {before} to {backlog} while nothing was measured"));
+            let owed = self.owed();
+            for (boot, now) in &owed {
+                if let Some(then) = before.get(boot).filter(|then| now > *then) {
+                    self.oracle.blame(format!(
+                        "I11: what boot {boot} owes grew from {then} to {now} while nothing was measured"
+                    ));
+                }
             }
-            before = backlog;
+            before = owed;
         }
+    }
+
+    fn owed(&self) -> BTreeMap<BootId, u64> {
+        self.probes.iter().filter_map(|probe| probe.life.as_ref()).map(|life| (life.boot, life.owed())).collect()
     }
 
     /// What keeps the mesh from being settled, for a person.
@@ -152,10 +156,11 @@ impl World {
             if is_dead && row.generated_through > Seq(0) && !known.covers(through) {
                 faults.push(format!("I1: of {through:?} of the dead boot {}, only {known:?} is on record", row.boot));
             }
-            // What the store commits only after its own time limit, when the gap stands already, is both: nobody can wait for
-            // a server that breaks its word. The ledger of slots counts it as stored.
-            let late = self.clickhouse.after_gap.iter().filter(|(_, boot, _)| is_dead && *boot == row.boot);
-            let late: RangeSet = late.map(|(.., seq)| SeqRange { first: *seq, last: *seq }).collect();
+            // What the store commits only after the time limit of its insert, when the gap stands already, is both: nobody can
+            // wait for a server that breaks its word. The ledger of slots counts it as stored.
+            let late = self.clickhouse.after_gap.iter();
+            let late = late.filter(|((_, boot, _), is_overdue)| is_dead && *boot == row.boot && **is_overdue);
+            let late: RangeSet = late.map(|((.., seq), _)| SeqRange { first: *seq, last: *seq }).collect();
             let mut in_time = stored;
             late.iter().for_each(|range| in_time.remove(range));
             if let Some(both) = in_time.iter().find(|range| exact.touches(*range)) {
@@ -214,7 +219,7 @@ impl World {
                 gaps.any(|row| row.gap.cause == cause && row.gap.slots_from <= slot.2 && slot.2 < row.gap.slots_until);
             if !is_reported {
                 return Some(format!(
-                    "slot {slot:?} was {fate:?} by the living boot {boot} and is neither stored nor reported"
+                    "slots: {slot:?} was {fate:?} by the living boot {boot} and is neither stored nor reported"
                 ));
             }
         }
@@ -228,7 +233,7 @@ impl World {
                 && hold.until.is_none_or(|until| slot.2 < until)
                 && !is_dead(hold.boot)
         });
-        holders.next().map(|hold| format!("slot {slot:?} vanished: {hold:?} held the check and lives"))
+        holders.next().map(|hold| format!("slots: {slot:?} vanished: {hold:?} held the check and lives"))
     }
 
     /// I6: once every mark has had its time, each rollup says what its rows say.

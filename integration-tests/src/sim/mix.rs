@@ -42,12 +42,14 @@ pub(super) enum Fault {
     StoreTrouble,
     /// One collector does not reach a store.
     CutStore,
+    /// Questions of one collector to its stores, and the answers, overtake each other.
+    Overtake,
     /// The configuration changes: a check is made, changed, paused or deleted.
     Configure,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 21] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::CutLink,
         Self::CutOneWay,
         Self::Swizzle,
@@ -68,6 +70,7 @@ impl Fault {
         Self::StoreSlow,
         Self::StoreTrouble,
         Self::CutStore,
+        Self::Overtake,
         Self::Configure,
     ];
 }
@@ -81,6 +84,28 @@ pub(super) struct Trouble {
     pub(super) partial: u64,
     pub(super) stale: u64,
 }
+
+/// A long time in which probes reach no collector: about as long as they may measure alone, or longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Desert {
+    pub(super) from: Instant,
+    pub(super) until: Instant,
+    pub(super) kind: DesertKind,
+}
+
+/// Who is alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DesertKind {
+    /// One probe is cut off.
+    OneProbe,
+    /// All probes are cut off.
+    AllProbes,
+    /// There is no collector.
+    NoCollector,
+}
+
+/// One seed in so many has a desert: it lasts as long as five to ten others.
+const DESERT_EVERY: u64 = 20;
 
 /// The world that a seed gives.
 #[derive(Debug, Clone)]
@@ -112,6 +137,7 @@ pub(super) struct Mix {
     pub(super) rate_ppm_max: u64,
     /// Longest run of a check; some never end before their timeout.
     pub(super) run_max: Instant,
+    pub(super) desert: Option<Desert>,
 }
 
 impl Mix {
@@ -121,7 +147,8 @@ impl Mix {
         for weight in &mut weights {
             *weight = pick(rng, &[0, 0, 1, 1, 3, 10]);
         }
-        Self {
+        let mix = Self {
+            desert: None,
             regions: pick(rng, &[1, 2, 2]),
             probes: pick(rng, &[2, 3, 3, 4]),
             collectors: pick(rng, &[2, 2, 3]),
@@ -145,6 +172,27 @@ impl Mix {
             skew_max: pick(rng, &[0, 50, 3_000]) * MILLI,
             rate_ppm_max: pick(rng, &[0, 50, 2_000]),
             run_max: pick(rng, &[50, 300, 2_500]) * MILLI,
+        };
+        if rng.below(DESERT_EVERY) == 0 { mix.with_desert(rng) } else { mix }
+    }
+
+    /// A small world, with room for what gathers in a quarter of an hour.
+    fn with_desert(self, rng: &mut SplitMix64) -> Self {
+        let kind = match rng.below(3) {
+            0 => DesertKind::OneProbe,
+            1 => DesertKind::AllProbes,
+            _ => DesertKind::NoCollector,
+        };
+        let from = (5 + rng.below(20)) * SECOND;
+        let until = from + (860 + rng.below(140)) * SECOND;
+        Self {
+            desert: Some(Desert { from, until, kind }),
+            probes: 2,
+            collectors: 2,
+            checks: 3,
+            faults_until: until + self.faults_until,
+            batches_in_flight_max: 64,
+            ..self
         }
     }
 

@@ -12,6 +12,7 @@ mod faults;
 mod io;
 mod judge;
 mod mix;
+mod mutant;
 mod network;
 mod options;
 mod oracle;
@@ -25,7 +26,8 @@ mod world;
 
 use std::fmt;
 
-pub use options::{Mutant, Options};
+pub use mutant::Mutant;
+pub use options::Options;
 
 use world::World;
 
@@ -42,6 +44,14 @@ pub struct Report {
     pub tail: Vec<String>,
     /// What the run amounted to.
     pub tally: Tally,
+}
+
+impl Report {
+    /// Whether something must be looked at: any fault of an honest mesh, and of a mutant the one that it proves.
+    pub fn is_found(&self) -> bool {
+        let proves = self.options.mutant.map_or("", Mutant::proves);
+        self.fault.as_ref().is_some_and(|fault| fault.starts_with(proves))
+    }
 }
 
 /// Numbers of a run that show what it exercised.
@@ -65,6 +75,12 @@ pub struct Tally {
     pub refused: u64,
     /// Minutes that an insert reached after its deadline, from a collector that was gone.
     pub late_minutes: u64,
+    /// Rows that the store committed after the time limit of their insert, when a gap over their number stood already.
+    pub after_gap: u64,
+    /// Slots that probes passed over.
+    pub passed_over: u64,
+    /// Times that a probe rested because no collector had come back for too long.
+    pub rests: u64,
 }
 
 impl Tally {
@@ -79,6 +95,9 @@ impl Tally {
         self.provisional += other.provisional;
         self.refused += other.refused;
         self.late_minutes += other.late_minutes;
+        self.after_gap += other.after_gap;
+        self.passed_over += other.passed_over;
+        self.rests += other.rests;
     }
 }
 
@@ -96,6 +115,9 @@ pub fn run(options: Options) -> Report {
         provisional: world.oracle.provisional,
         refused: world.oracle.refused.values().sum(),
         late_minutes: world.clickhouse.rollups.late.len() as u64,
+        after_gap: world.clickhouse.after_gap.iter().filter(|(_, is_overdue)| **is_overdue).count() as u64,
+        passed_over: world.oracle.boots.values().map(|life| life.passed_over).sum(),
+        rests: world.oracle.rests,
     };
     Report {
         options,

@@ -10,6 +10,7 @@ use sonde_proto::session::SealedBatch;
 
 use super::clickhouse::ClickHouse;
 use super::clock::Instant;
+use super::config::Config;
 
 /// What a probe did with a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub(super) struct Oracle {
     pub(super) refused: BTreeMap<String, u64>,
     /// Inserts that began without Postgres.
     pub(super) provisional: u64,
+    /// Times that a probe began to rest.
+    pub(super) rests: u64,
     pub(super) fault: Option<String>,
 }
 
@@ -111,10 +114,19 @@ impl Oracle {
     /// A batch is sent: its bytes never change.
     pub(super) fn sent(&mut self, batch: &SealedBatch) {
         match self.sealed.get(&batch.id) {
-            Some(before) if before != batch => self.blame(format!("the bytes of batch {:?} have changed", batch.id)),
+            Some(before) if before != batch => {
+                self.blame(format!("I4: the bytes of batch {:?} have changed", batch.id));
+            }
             Some(_) => {}
             None => drop(self.sealed.insert(batch.id, batch.clone())),
         }
+    }
+
+    /// The batches of a boot that were sent and whose numbers all lie in `range`.
+    pub(super) fn sealed_within(&self, boot: BootId, range: SeqRange) -> impl Iterator<Item = BatchId> {
+        let first = BatchId { boot, first_seq: range.first, count: 0 };
+        let last = BatchId { boot, first_seq: range.last, count: u32::MAX };
+        self.sealed.range(first..=last).map(|(batch, _)| *batch).filter(move |batch| batch.range().last <= range.last)
     }
 
     /// I2: what a probe is told is on record must be visible, or a gap on record.
@@ -131,8 +143,14 @@ impl Oracle {
         }
     }
 
-    /// I3, I4, I8: every visible row is one measured sample of its probe, region and boot, and no sample has two numbers.
-    pub(super) fn judge_rows(&mut self, store: &ClickHouse) {
+    /// I8: whether what is said of a boot is under the name and region of its probe.
+    pub(super) fn is_of(&self, boot: BootId, probe: ProbeId, region: &RegionId) -> bool {
+        self.boots.get(&boot).is_some_and(|life| life.probe == probe && life.region == *region)
+    }
+
+    /// I3, I4, I8, I9: every visible row is one measured sample of its probe, region, boot and tenant, and no sample has two
+    /// numbers.
+    pub(super) fn judge_rows(&mut self, store: &ClickHouse, config: &Config) {
         let mut seen: BTreeMap<(BootId, u32), Seq> = BTreeMap::new();
         let mut fault = None;
         for ((probe, boot, seq), visible) in &store.rows {
@@ -142,8 +160,11 @@ impl Oracle {
             if measured != Some(sample) {
                 fault.get_or_insert(format!("I4: row {seq} of {probe} says {sample:?}, measured was {measured:?}"));
             }
-            if life.is_none_or(|life| life.probe != *probe || life.region != visible.row.region) {
+            if !self.is_of(*boot, *probe, &visible.row.region) {
                 fault.get_or_insert(format!("I8: row {seq} of boot {boot} is under a foreign probe or region"));
+            }
+            if config.tenant_of(sample.check) != Some(visible.row.workspace) {
+                fault.get_or_insert(format!("I9: row {seq} of {probe} is under a foreign tenant"));
             }
             if let Some(other) = seen.insert((*boot, sample.total_us), *seq) {
                 fault.get_or_insert(format!("I3: one sample of {probe} is visible as {other} and as {seq}"));

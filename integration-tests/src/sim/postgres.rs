@@ -100,6 +100,7 @@ pub(super) enum ControlAnswer {
 struct Session {
     epoch: u64,
     holder: Caller,
+    doubt_until: Instant,
 }
 
 /// A life that is over, and its numbers that may be missing.
@@ -142,6 +143,8 @@ pub(super) struct Postgres {
     heard: BTreeMap<ProbeId, (Instant, Heard)>,
     plans: Plans,
     plans_version: u64,
+    /// Something that must never happen.
+    pub(super) fault: Option<String>,
 }
 
 impl Postgres {
@@ -158,6 +161,7 @@ impl Postgres {
             heard: BTreeMap::new(),
             plans: BTreeMap::new(),
             plans_version: 0,
+            fault: None,
         }
     }
 
@@ -221,8 +225,7 @@ impl Postgres {
             ControlRequest::Publish { epoch, plans } => {
                 let is_holder = self.lead.is_some_and(|lead| lead.epoch == epoch && lead.holder == caller);
                 if is_holder {
-                    self.plans = plans;
-                    self.plans_version += 1;
+                    self.publish(plans);
                 }
                 ControlAnswer::Published(is_holder)
             }
@@ -239,6 +242,19 @@ impl Postgres {
                 ControlAnswer::Done
             }
         }
+    }
+
+    /// A probe tells assignments apart by their generation, and takes none that is not newer.
+    fn publish(&mut self, plans: Plans) {
+        for (probe, fresh) in &plans {
+            let Some(old) = self.plans.get(probe).filter(|old| ***old != **fresh) else { continue };
+            if fresh.generation <= old.generation {
+                let (old, fresh) = (old.generation, fresh.generation);
+                self.fault.get_or_insert(format!("assignment: {probe} has {old} and gets another of number {fresh}"));
+            }
+        }
+        self.plans = plans;
+        self.plans_version += 1;
     }
 
     fn older_boots(
@@ -286,11 +302,11 @@ impl Postgres {
     fn open(&mut self, caller: Caller, probe: ProbeId, now: Instant) -> ControlAnswer {
         let previous = self.sessions.get(&probe);
         let epoch = previous.map_or(0, |session| session.epoch) + 1;
-        let left = previous
-            .filter(|session| session.holder != caller)
-            .map_or(0, |session| self.lease_until(session.holder).saturating_sub(now));
-        self.sessions.insert(probe, Session { epoch, holder: caller });
-        ControlAnswer::Opened { epoch: Epoch(epoch), in_doubt_for: Duration::from_micros(left) }
+        let others_until =
+            previous.filter(|session| session.holder != caller).map_or(now, |session| self.lease_until(session.holder));
+        let doubt_until = previous.map_or(0, |session| session.doubt_until).max(others_until).max(now);
+        self.sessions.insert(probe, Session { epoch, holder: caller, doubt_until });
+        ControlAnswer::Opened { epoch: Epoch(epoch), in_doubt_for: Duration::from_micros(doubt_until - now) }
     }
 
     fn lead(&mut self, caller: Caller, now: Instant) -> Option<u64> {

@@ -1,26 +1,22 @@
-//! One simulated probe: the real session and agenda, runs that only take time, and a dialer. Never measures anything.
+//! One simulated probe: the real session, a runner and a dialer. Never measures anything.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+mod runner;
+
 use std::time::Duration;
 
-use sonde_proto::model::assignment::Assignment;
 use sonde_proto::model::check::Protocol;
-use sonde_proto::model::error_class::ErrorClass;
-use sonde_proto::model::gap::GapCause;
-use sonde_proto::model::id::{BootId, CheckId, ProbeId, RegionId};
-use sonde_proto::model::sample::{Outcome, Phases, RunKind, Sample};
-use sonde_proto::model::time::{Mono, Wall};
+use sonde_proto::model::id::{BootId, ProbeId, RegionId};
+use sonde_proto::model::sample::SeqRange;
 use sonde_proto::session::{CloseReason, FromCollector, FromProbe, ProbeConfig, ProbeEvent, ProbeSession};
-use sonde_scheduler::{Agenda, Backoff, Due};
+use sonde_scheduler::Backoff;
 use uuid::Uuid;
 
-use super::clock::{Clock, Instant, MILLI, SECOND};
+use super::clock::{Clock, Instant, SECOND};
 use super::io::{Action, Host, Io, StreamId};
-use super::oracle::Fate;
+use super::mutant::Mutant;
+pub(super) use runner::Bounds;
+use runner::{At, Runner};
 
-/// Longest sleep of the runner without a look at its clock.
-const SLEEP_MAX: Instant = SECOND;
 /// A dialer gives up after this.
 const DIAL_MAX: Instant = 5 * SECOND;
 const PAUSE_BASE: Duration = Duration::from_millis(500);
@@ -36,8 +32,7 @@ pub(super) struct Probe {
     /// Collectors in the order in which they are tried.
     pub(super) addresses: Vec<usize>,
     pub(super) memory_bytes_max: usize,
-    pub(super) concurrency_max: usize,
-    pub(super) run_max: Instant,
+    pub(super) bounds: Bounds,
     pub(super) life: Option<Life>,
     pub(super) lives: u64,
     /// Whether runs begin at all; turned off when a run of the simulation draws to its end.
@@ -50,16 +45,11 @@ pub(super) struct Life {
     pub(super) number: u64,
     pub(super) boot: BootId,
     pub(super) session: ProbeSession,
-    agenda: Agenda,
-    running: BTreeMap<(Instant, u32), (Due, Wall)>,
-    runs: u32,
+    runner: Runner,
     link: Link,
     dials: u64,
     backoff: Backoff,
     address: usize,
-    latest: Wall,
-    /// The first slot of each check that has not begun.
-    next: BTreeMap<CheckId, Wall>,
     is_stopping: bool,
     is_stopped: bool,
 }
@@ -76,7 +66,8 @@ impl Probe {
     pub(super) fn start(&mut self, io: &mut Io<'_>) {
         self.lives += 1;
         let boot = BootId(Uuid::from_u64_pair(io.rng.next_bits(), io.rng.next_bits()));
-        let session = ProbeSession::new(ProbeConfig {
+        let at = self.at(io);
+        let mut session = ProbeSession::new(ProbeConfig {
             probe: self.id,
             boot,
             version: "sim".to_owned(),
@@ -84,34 +75,45 @@ impl Probe {
             bundle_version: 1,
             memory_bytes_max: self.memory_bytes_max,
         });
+        // From here on it knows since when it has been alone.
+        session.handle_timeout(at.now, at.wall);
         io.oracle.begin(boot, self.id, self.region.clone());
         io.trace.note(io.now, format_args!("probe {} starts as boot {boot}", self.index));
         self.life = Some(Life {
             number: self.lives,
             boot,
             session,
-            agenda: Agenda::new(),
-            running: BTreeMap::new(),
-            runs: 0,
+            runner: Runner::new(boot, self.region.clone(), at),
             link: Link::Idle { until: io.now },
             dials: 0,
             backoff: Backoff::new(PAUSE_BASE, PAUSE_MAX),
             address: 0,
-            latest: self.clock.wall(io.now),
-            next: BTreeMap::new(),
             is_stopping: false,
             is_stopped: false,
         });
+        if !self.measures {
+            self.finish(io);
+        }
+    }
+
+    fn at(&self, io: &Io<'_>) -> At {
+        At { now: self.clock.mono(io.now), wall: self.clock.wall(io.now) }
+    }
+
+    /// Nothing is measured any more.
+    pub(super) fn finish(&mut self, io: &mut Io<'_>) {
+        let at = self.at(io);
+        if let Some(life) = &mut self.life {
+            life.runner.finish(at, &mut life.session, io);
+        }
+        self.pump(io);
     }
 
     /// The process is gone; what it held is lost.
     pub(super) fn crash(&mut self, io: &mut Io<'_>) -> Option<StreamId> {
         let life = self.life.take()?;
         io.trace.note(io.now, format_args!("probe {} dies", self.index));
-        for (due, _) in life.running.into_values() {
-            io.oracle.fate(life.boot, (due.check, self.region.clone(), due.slot_at), Fate::CutOff);
-        }
-        io.oracle.release(None, life.boot, self.clock.wall(io.now));
+        life.runner.crash(self.clock.wall(io.now), io);
         if let Some(boot) = io.oracle.boots.get_mut(&life.boot) {
             boot.died_at = Some(io.now);
         }
@@ -123,13 +125,13 @@ impl Probe {
 
     /// Asks the process to end in good order.
     pub(super) fn stop(&mut self, io: &mut Io<'_>) {
-        let now = self.clock.mono(io.now);
+        let at = self.at(io);
         if let Some(life) = &mut self.life
             && !life.is_stopping
         {
             life.is_stopping = true;
-            life.give_up(self.clock.wall(io.now), io);
-            life.session.goodbye("the simulation says so", now);
+            life.runner.finish(at, &mut life.session, io);
+            life.session.goodbye("the simulation says so", at.now);
         }
         self.pump(io);
     }
@@ -142,60 +144,25 @@ impl Probe {
             Link::On(_) => None,
         };
         let timer = life.session.poll_timeout().map(|at| self.clock.when(at));
-        let has_room = life.running.len() < self.concurrency_max;
-        let due = self.runs(life).then(|| life.agenda.next_due()).flatten().filter(|_| has_room);
-        let due = due.map(|slot| self.clock.when_wall(now, slot).min(now + SLEEP_MAX));
-        let ended = life.running.keys().next().map(|(at, _)| *at);
-        [link, timer, due, ended].into_iter().flatten().min()
-    }
-
-    fn runs(&self, life: &Life) -> bool {
-        self.measures && !life.is_stopping
+        let work = life.runner.wake_at(&self.clock, now, self.bounds);
+        [link, timer, work].into_iter().flatten().min()
     }
 
     /// Something may be due.
     pub(super) fn tick(&mut self, io: &mut Io<'_>) {
-        let (now, wall) = (self.clock.mono(io.now), self.clock.wall(io.now));
+        let at = self.at(io);
         let Some(life) = &mut self.life else { return };
-        life.session.handle_timeout(now, wall);
+        life.session.handle_timeout(at.now, at.wall);
         match life.link {
             Link::Idle { until } if until <= io.now => self.dial(io),
             Link::Dialling { until, .. } if until <= io.now => self.retry(io),
             Link::Idle { .. } | Link::Dialling { .. } | Link::On(_) => {}
         }
-        self.run(io);
         self.pump(io);
-    }
-
-    fn run(&mut self, io: &mut Io<'_>) {
-        let (now, wall) = (self.clock.mono(io.now), self.clock.wall(io.now));
-        let Some(life) = &mut self.life else { return };
-        while life.running.keys().next().is_some_and(|(at, _)| *at <= io.now) {
-            let Some(((_, number), (due, began))) = life.running.pop_first() else { break };
-            let sample = sample(number, &due, began, io);
-            if began.since(due.slot_at) > Duration::from_secs(1) {
-                life.session.note_late_run();
-            }
-            io.oracle.measured(life.boot, &sample);
-            life.session.offer(sample, now);
+        if let Some(life) = &mut self.life {
+            life.runner.tick(at, self.bounds, &mut life.session, io);
         }
-        if wall < life.latest {
-            follow(life, wall, &self.region, io);
-        }
-        life.latest = wall;
-        let runs = self.measures && !life.is_stopping;
-        while runs && life.running.len() < self.concurrency_max {
-            let Some(due) = life.agenda.pop_due(wall) else { break };
-            if due.skipped > 0 {
-                pass_over(life, &due, &self.region, now, io);
-            }
-            let interval = Duration::from_micros(due.assigned.rhythm.interval_us);
-            life.next.insert(due.check, due.slot_at + interval);
-            life.runs += 1;
-            let timeout = Instant::try_from(due.assigned.timeout.as_micros()).unwrap_or(SECOND);
-            let takes = if io.rng.chance(20) { timeout } else { MILLI + io.rng.below(self.run_max) };
-            life.running.insert((io.now + takes.min(timeout), life.runs), (due, wall));
-        }
+        self.pump(io);
     }
 
     fn dial(&mut self, io: &mut Io<'_>) {
@@ -233,13 +200,18 @@ impl Probe {
 
     /// A message has come.
     pub(super) fn hear(&mut self, stream: StreamId, message: FromCollector, io: &mut Io<'_>) {
-        let (now, wall) = (self.clock.mono(io.now), self.clock.wall(io.now));
-        let Some(life) = &mut self.life else { return };
-        if life.link == Link::On(stream) {
+        let at = self.at(io);
+        let Some(life) = self.life.as_mut().filter(|life| life.link == Link::On(stream)) else { return };
+        let settled = settled(&message, life.boot);
+        let is_deaf = io.is_broken(Mutant::AckUnheard) && matches!(message, FromCollector::Ack { .. });
+        if !is_deaf {
             // An error comes back as a Close event.
-            let _: Result<(), _> = life.session.handle_message(message, now, wall);
-            self.pump(io);
+            let _: Result<(), _> = life.session.handle_message(message, at.now, at.wall);
         }
+        if !settled.is_empty() && life.session.is_live() {
+            life.judge_memory(&settled, io);
+        }
+        self.pump(io);
     }
 
     /// The collector's end of a stream is gone.
@@ -253,6 +225,9 @@ impl Probe {
         let now = self.clock.mono(io.now);
         if let Some(life) = &mut self.life {
             life.session.handle_disconnected(now);
+            if io.is_broken(Mutant::ResendAsNew) && life.session.backlog_samples() > 0 {
+                life.runner.offer_again(now, &mut life.session);
+            }
         }
         self.retry(io);
         self.pump(io);
@@ -260,6 +235,9 @@ impl Probe {
 
     fn pump(&mut self, io: &mut Io<'_>) {
         let (now, wall) = (self.clock.mono(io.now), self.clock.wall(io.now));
+        if let Some(life) = &mut self.life {
+            life.runner.feel(life.session.is_live(), now);
+        }
         loop {
             let Some(life) = &mut self.life else { return };
             if let Some(event) = life.session.poll_event() {
@@ -278,11 +256,18 @@ impl Probe {
     fn handle(&mut self, event: ProbeEvent, io: &mut Io<'_>) {
         let index = self.index;
         match event {
-            ProbeEvent::Assigned(assignment) => self.assign(assignment, io),
+            ProbeEvent::Assigned(assignment) => {
+                let (at, generation, checks) = (self.at(io), assignment.generation, assignment.checks.len());
+                io.trace.note(io.now, format_args!("probe {index} takes generation {generation}: {checks} checks"));
+                if let Some(life) = &mut self.life {
+                    life.runner.assign(assignment, at, &mut life.session, io);
+                }
+            }
             ProbeEvent::Live { epoch, collector_id, .. } => {
                 io.trace.note(io.now, format_args!("probe {index} is live on {collector_id}, epoch {epoch}"));
                 if let Some(life) = &mut self.life {
                     life.backoff.reset();
+                    life.runner.is_resting &= io.is_broken(Mutant::RestsForEver);
                 }
             }
             ProbeEvent::Refused { range, code, .. } => {
@@ -294,7 +279,14 @@ impl Probe {
                 io.trace.note(io.now, format_args!("probe {index} closes its stream: {reason}"));
                 self.closed(&reason, io);
             }
-            ProbeEvent::Renewed(_) | ProbeEvent::Drained { .. } | ProbeEvent::Forsaken => {}
+            ProbeEvent::Forsaken => {
+                io.trace.note(io.now, format_args!("probe {index} rests: there has been no collector for too long"));
+                io.oracle.rests += 1;
+                if let Some(life) = &mut self.life {
+                    life.runner.is_resting = !io.is_broken(Mutant::MeasuresForsaken);
+                }
+            }
+            ProbeEvent::Renewed(_) | ProbeEvent::Drained { .. } => {}
         }
     }
 
@@ -315,85 +307,45 @@ impl Probe {
     pub(super) fn has_stopped(&self) -> bool {
         self.life.as_ref().is_some_and(|life| life.is_stopped)
     }
-
-    fn assign(&mut self, assignment: Arc<Assignment>, io: &mut Io<'_>) {
-        let wall = self.clock.wall(io.now);
-        let measures = self.measures;
-        let Some(life) = &mut self.life else { return };
-        let generation = assignment.generation;
-        io.trace.note(
-            io.now,
-            format_args!("probe {} takes generation {generation}: {} checks", self.index, assignment.checks.len()),
-        );
-        let before = Arc::clone(life.agenda.assignment());
-        for (check, old) in &before.checks {
-            if assignment.checks.get(check).is_none_or(|new| new.rhythm != old.rhythm) {
-                // Slots that have come and not begun are given up with the check.
-                let next = life.next.remove(check).unwrap_or(wall);
-                io.oracle.release(Some(*check), life.boot, wall.min(next));
-            }
-        }
-        // Whoever has stopped measuring holds nothing any more.
-        for (check, new) in assignment.checks.iter().filter(|_| measures && !life.is_stopping) {
-            let from = new.from.max(wall);
-            io.oracle.hold((*check, new.rhythm), &self.region, life.boot, from);
-            life.next.entry(*check).or_insert(new.rhythm.slot_at_or_after(from));
-        }
-        life.agenda.replace(assignment, wall);
-    }
-}
-
-fn pass_over(life: &mut Life, due: &Due, region: &RegionId, now: Mono, io: &mut Io<'_>) {
-    let interval = Duration::from_micros(due.assigned.rhythm.interval_us);
-    let mut slot = due.slot_at;
-    for _ in 0..due.skipped {
-        slot = slot - interval;
-        let fate = Fate::PassedOver(GapCause::LateSkipped);
-        io.oracle.fate(life.boot, (due.check, region.clone(), slot), fate);
-    }
-    life.session.skip(GapCause::LateSkipped, slot, due.slot_at, due.skipped, now);
 }
 
 impl Life {
-    /// Nothing more is begun: what has come and not begun is given up.
-    pub(super) fn give_up(&mut self, wall: Wall, io: &mut Io<'_>) {
-        for (check, next) in std::mem::take(&mut self.next) {
-            io.oracle.release(Some(check), self.boot, wall.min(next));
+    /// I10: nothing is held any more of what a collector has settled, and no byte is held without a sample.
+    fn judge_memory(&self, settled: &[SeqRange], io: &mut Io<'_>) {
+        let unacked = self.session.unacked();
+        let held = settled
+            .iter()
+            .find_map(|range| io.oracle.sealed_within(self.boot, *range).find(|batch| unacked.touches(batch.range())));
+        if let Some(batch) = held {
+            io.oracle.blame(format!("I10: {batch:?} is held after its ack"));
+        }
+        let (samples, bytes) = (self.session.backlog_samples(), self.session.backlog_bytes());
+        if samples > unacked.count() || (samples == 0) != (bytes == 0) {
+            io.oracle.blame(format!(
+                "I10: boot {} holds {samples} samples in {bytes} bytes with {} numbers without an ack",
+                self.boot,
+                unacked.count()
+            ));
         }
     }
+
+    /// What it still has to do for what it has begun.
+    pub(super) fn owed(&self) -> u64 {
+        self.runner.owed(&self.session)
+    }
 }
 
-/// As the runner does: a clock that was turned back begins the slots anew.
-fn follow(life: &mut Life, now: Wall, region: &RegionId, io: &mut Io<'_>) {
-    let mut assignment = Assignment::clone(life.agenda.assignment());
-    for assigned in assignment.checks.values_mut() {
-        assigned.from = assigned.from.min(now);
-    }
-    let checks: Vec<_> = assignment.checks.values().map(|assigned| (assigned.check, assigned.rhythm)).collect();
-    life.give_up(now, io);
-    for check in checks {
-        io.oracle.hold(check, region, life.boot, now);
-        life.next.insert(check.0, now);
-    }
-    life.agenda = Agenda::new();
-    life.agenda.replace(Arc::new(assignment), now);
-}
-
-fn sample(number: u32, due: &Due, began: Wall, io: &mut Io<'_>) -> Sample {
-    let is_failed = io.rng.chance(80);
-    let outcome = if is_failed { Outcome::Failed } else { Outcome::Ok };
-    Sample {
-        check: due.check,
-        generation: due.generation,
-        kind: RunKind::Scheduled,
-        slot_at: due.slot_at,
-        started_at: began,
-        outcome,
-        error: is_failed.then_some(ErrorClass::ConnectRefused),
-        phases: Phases { connect_us: Some(number / 2), ..Phases::default() },
-        // Tells every sample of a life apart.
-        total_us: number,
-        status_code: None,
-        bytes: None,
+/// The numbers of a boot that a message says are on record.
+fn settled(message: &FromCollector, boot: BootId) -> Vec<SeqRange> {
+    match message {
+        FromCollector::Ack { boot: of, ranges } if *of == boot => ranges.clone(),
+        FromCollector::Welcome(welcome) => welcome.stored.clone(),
+        FromCollector::Ack { .. }
+        | FromCollector::Assignment(_)
+        | FromCollector::Heartbeat { .. }
+        | FromCollector::Renewed(_)
+        | FromCollector::Drain { .. }
+        | FromCollector::Refusal { .. }
+        | FromCollector::Release => Vec::new(),
     }
 }

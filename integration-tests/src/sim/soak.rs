@@ -25,7 +25,8 @@ pub struct Outcome {
     pub failure: Option<Report>,
 }
 
-/// Runs every seed of the range on as many threads as there are cores, and stops soon after the first failure.
+/// Runs every seed of the range on as many threads as there are cores, and stops soon after the first failure; of a mutant,
+/// the first that the checker blames which it is there for.
 pub fn sweep(seeds: Range<u64>, mutant: Option<Mutant>) -> Outcome {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     let next = AtomicU64::new(seeds.start);
@@ -41,7 +42,7 @@ pub fn sweep(seeds: Range<u64>, mutant: Option<Mutant>) -> Outcome {
             let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
             outcome.runs += 1;
             outcome.tally.add(&report.tally);
-            if report.fault.is_some() {
+            if report.is_found() {
                 has_failed.store(true, Ordering::Relaxed);
                 let known = outcome.failure.as_ref().map(|failure| failure.options.seed);
                 if known.is_none_or(|known| seed < known) {
@@ -59,7 +60,7 @@ pub fn sweep(seeds: Range<u64>, mutant: Option<Mutant>) -> Outcome {
 }
 
 /// Runs a long range block by block. After each block the next seed is written to `checkpoint`, and a later call for the same
-/// range goes on from there; at the end of the range the file is removed.
+/// range goes on from there. At the end the file stays, for the caller to [`forget`] once the outcome is written down.
 ///
 /// # Errors
 /// When the checkpoint cannot be read or written.
@@ -78,10 +79,18 @@ pub fn soak(seeds: Range<u64>, checkpoint: &Path, mut note: impl FnMut(u64, &Out
         }
         note(from, &total);
     }
-    if total.failure.is_none() && checkpoint.exists() {
-        fs::remove_file(checkpoint)?;
-    }
     Ok(total)
+}
+
+/// Removes a checkpoint, so that the next call for its range begins anew.
+///
+/// # Errors
+/// When it cannot be removed; one that is missing is removed already.
+pub fn forget(checkpoint: &Path) -> io::Result<()> {
+    match fs::remove_file(checkpoint) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Where a range goes on: where its checkpoint says, or at its beginning when the checkpoint is of another range.
@@ -93,7 +102,8 @@ fn resume_at(seeds: &Range<u64>, checkpoint: &Path) -> io::Result<u64> {
     };
     let numbers: Vec<u64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     match numbers[..] {
-        [start, end, next] if (start..end) == *seeds && seeds.contains(&next) => Ok(next),
+        // A range that came to its end has nothing left to run.
+        [start, end, next] if (start..end) == *seeds && (start..=end).contains(&next) => Ok(next),
         _ => Ok(seeds.start),
     }
 }
@@ -125,6 +135,11 @@ mod tests {
         let mut blocks = Vec::new();
         let outcome = soak(48..50, &checkpoint, |next, _| blocks.push(next)).unwrap();
         assert_eq!((outcome.runs, blocks), (2, vec![50]), "{:?}", outcome.failure);
+        // Whoever could not write the outcome down comes again, and nothing is run twice.
+        let again = soak(48..50, &checkpoint, |_, _| panic!("a block was run again")).unwrap();
+        assert_eq!((again.runs, again.failure), (0, None));
+        forget(&checkpoint).unwrap();
+        forget(&checkpoint).unwrap();
         assert!(!checkpoint.exists());
     }
 }

@@ -20,7 +20,7 @@ use super::network::Stream;
 use super::options::Options;
 use super::oracle::Oracle;
 use super::postgres::Postgres;
-use super::probe::Probe;
+use super::probe::{Bounds, Probe};
 use super::trace::Trace;
 
 /// Steps of one run; one with traffic has some 50,000.
@@ -33,6 +33,10 @@ pub(super) struct Weather {
     /// Until when a link is slow, and by how much at most.
     pub(super) slow: BTreeMap<(usize, usize), (Instant, Instant)>,
     pub(super) repeats: BTreeMap<(usize, usize), Instant>,
+    /// Until when questions of a collector and their answers overtake each other, and how long they take at most.
+    pub(super) overtaking: BTreeMap<usize, (Instant, Instant)>,
+    /// Hosts that die in the middle of a step: after how many others, and until when.
+    pub(super) doomed: BTreeMap<Host, (u64, Instant)>,
     /// Stopped with a signal, with what has come meanwhile.
     pub(super) paused: BTreeMap<Host, Vec<Event>>,
     /// Until when a collector may have reason to believe that Postgres is away.
@@ -83,8 +87,7 @@ impl World {
                 clock: clock(&mix, &mut rng),
                 addresses,
                 memory_bytes_max: mix.memory_bytes_max,
-                concurrency_max: mix.concurrency_max,
-                run_max: mix.run_max,
+                bounds: Bounds { concurrency_max: mix.concurrency_max, run_max: mix.run_max },
                 life: None,
                 lives: 0,
                 measures: true,
@@ -129,6 +132,9 @@ impl World {
             self.start(Host::Probe(probe));
         }
         self.push(self.mix.fault_every, Event::Strikes);
+        if let Some(desert) = self.mix.desert {
+            self.push(desert.from, Event::Deserts(desert));
+        }
     }
 
     pub(super) fn push(&mut self, at: Instant, event: Event) {
@@ -151,14 +157,19 @@ impl World {
             if self.steps > STEPS_MAX {
                 self.oracle.blame(format!("more than {STEPS_MAX} steps: something turns in a circle"));
             }
-            if event_at == Some(next) {
+            let at_work = if event_at == Some(next) {
                 let (_, event) = self.queue.pop_first().expect("it was just seen");
+                let host = self.host_of(&event);
                 self.happen(event);
-            } else if let Some((_, host)) = host {
-                self.tick(host);
-            }
+                host
+            } else {
+                let host = host.map(|(_, host)| host);
+                host.into_iter().for_each(|host| self.tick(host));
+                host
+            };
+            at_work.into_iter().for_each(|host| self.doom(host));
             self.act();
-            if let Some(fault) = self.clickhouse.fault.take() {
+            if let Some(fault) = self.clickhouse.fault.take().or_else(|| self.postgres.fault.take()) {
                 self.oracle.blame(fault);
             }
         }
@@ -223,6 +234,7 @@ impl World {
             Event::Answered { caller, number, answer } => self.answered(caller, number, answer),
             Event::GivesUp { caller, number } => self.answered(caller, number, Answer::Nothing),
             Event::Strikes => self.strike(),
+            Event::Deserts(desert) => self.isolate(desert),
             Event::Revives(host) => self.revive(host),
             Event::Cuts { way, until } => drop(self.weather.cut.insert(way, until)),
         }
@@ -247,6 +259,7 @@ impl World {
             | Event::Lands { .. }
             | Event::GivesUp { .. }
             | Event::Strikes
+            | Event::Deserts(_)
             | Event::Revives(_)
             | Event::Cuts { .. } => None,
         }
@@ -261,7 +274,12 @@ impl World {
             Event::Dialled { collector, .. } => Some(Host::Collector(*collector)),
             Event::DialAnswered { probe, .. } => Some(Host::Probe(*probe)),
             Event::Answered { caller, .. } | Event::GivesUp { caller, .. } => Some(Host::Collector(caller.collector)),
-            Event::Asked { .. } | Event::Lands { .. } | Event::Strikes | Event::Revives(_) | Event::Cuts { .. } => None,
+            Event::Asked { .. }
+            | Event::Lands { .. }
+            | Event::Strikes
+            | Event::Deserts(_)
+            | Event::Revives(_)
+            | Event::Cuts { .. } => None,
         }
     }
 
@@ -282,7 +300,7 @@ impl World {
             Request::Postgres(request) => self.postgres.ask(asker, request, now, &mut self.rng),
         };
         for (at, event) in follows {
-            self.push(at, event);
+            self.push_from_store(at, event);
         }
     }
 
@@ -291,8 +309,13 @@ impl World {
             return self.push(self.clickhouse.frozen_until, Event::Lands { statement });
         }
         if let Some((at, event)) = self.clickhouse.land(statement, self.now) {
-            self.push(at, event);
+            self.push_from_store(at, event);
         }
+    }
+
+    fn push_from_store(&mut self, at: Instant, event: Event) {
+        let more = if let Event::Answered { caller, .. } = &event { self.detour(caller.collector) } else { 0 };
+        self.push(at + more, event);
     }
 
     fn answered(&mut self, caller: Caller, number: u64, answer: Answer) {
@@ -301,6 +324,13 @@ impl World {
                 life.answered(number, answer, io);
             }
         });
+    }
+
+    /// Carries out the first of the things that a host wants, and none of the others.
+    pub(super) fn act_in_part(&mut self) {
+        let done = usize::try_from(self.rng.below(self.actions.len() as u64 + 1)).unwrap_or(0);
+        self.actions.truncate(done);
+        self.act();
     }
 
     /// Carries out what hosts want.
@@ -323,7 +353,7 @@ impl World {
                 }
                 Action::Ask { caller, number, request, patience } => {
                     self.judge_request(caller, &request);
-                    let travels = MILLI + self.rng.below(2 * MILLI);
+                    let travels = MILLI + self.rng.below(2 * MILLI) + self.detour(caller.collector);
                     self.push(self.now + travels, Event::Asked { caller, number, request });
                     self.push(self.now + patience, Event::GivesUp { caller, number });
                 }

@@ -3,6 +3,8 @@
 mod access;
 mod api;
 mod bootstrap;
+mod lives;
+mod sessions;
 
 use serde_json::Value;
 use sonde_collector::authz::INSTANCE_WORKSPACE;

@@ -6,6 +6,7 @@ mod losses;
 mod old;
 mod overflow;
 mod periods;
+mod wide;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -155,27 +156,46 @@ async fn questions_that_make_no_sense_are_refused_in_one_sentence() {
     let cli = mesh.cli();
     let id = "00000000-0000-7000-8000-00000000abcd";
     for (args, code, word) in [
-        (&["--last", "30s"][..], 3, "last_s"),
-        (&["--last", "6y"], 2, "--last"),
-        (&["--last", "50000h"], 3, "last_s"),
-        (&["--last", "1827d"], 3, "last_s"),
+        (&["--last", "30s"][..], 3, "--last: 30 s is no window; use 31 s to"),
+        (&["--last", "0s"], 3, "--last: must be longer than zero"),
+        (&["--last", "0"], 2, "--last"),
+        (&["--last", "10y"], 2, "--last"),
+        (&["--last", "-5s"], 2, "--last"),
+        (&["--from", "-1"], 2, "--from"),
+        (&["--last", "50000h"], 3, "--last: 180000000 s is no window"),
+        (&["--last", "1827d"], 3, "--last: "),
+        (&["--last", "3653d"], 2, "longer than ten years"),
+        (&["--last", "1h", "--from", "2026-01-01T00:00:00Z"], 2, "--from"),
         (&["--check", id], 4, "does not exist"),
         (&["--check", "nobody"], 4, "does not exist"),
-        (&["--region", "mars"], 3, "region"),
-        (&["--by", "minute"], 3, "--by"),
-        (&["--from", "2001-01-01T00:00:00Z"], 3, "from_us"),
+        (&["--check", ""], 4, "does not exist"),
+        (&["--region", "mars"], 3, "--region: `mars` is not a region"),
+        (&["--region", "EU West"], 3, "--region: "),
+        (&["--region", ""], 3, "--region: is empty"),
+        (&["--by", "minute"], 3, "--by: needs --check"),
+        (&["--by", "hour"], 2, "--by"),
+        (&["--from", "2001-01-01T00:00:00Z"], 3, "--from: lies more than five years back"),
+        (&["--from", "1970-01-01T00:00:00Z"], 3, "--from: lies more than five years back"),
+        (&["--from", "2126-01-01T00:00:00Z"], 3, "--from: does not lie before the end of the window"),
+        (&["--from", "2026-01-02T00:00:00Z", "--until", "2026-01-02T00:00:00Z"], 3, "--until: "),
+        (&["--from", "2026-01-02T00:00:00Z", "--until", "1960-01-01T00:00:00Z"], 3, "--until: "),
         (&["--from", "yesterday"], 2, "--from"),
         (&["--until", "2026-01-01T00:00:00Z"], 2, "--from"),
+        (&["--from", "2026-01-01T00:00:00Z", "--until", "soon"], 2, "--until"),
     ] {
         let mut all = vec!["coverage"];
         all.extend(args);
         let said = cli.run(&all);
         assert_eq!(said.code, code, "{args:?}: {said:?}");
         assert!(said.stderr.contains(word), "{args:?}: {said:?}");
+        for field in ["last_s", "from_us", "until_us", "check_id", "by_minute"] {
+            assert!(!said.stderr.contains(field), "{args:?} names a field of the wire: {said:?}");
+        }
     }
     // A workspace without a check expects nothing, and has no share to show.
     let said = cli.run(&["coverage"]);
-    assert!(said.code == 0 && said.stdout.contains("total  0"), "{said:?}");
+    let is_total = |line: &str| line.split_whitespace().take(2).eq(["total", "0"]);
+    assert!(said.code == 0 && said.stdout.lines().any(is_total), "{said:?}");
     let view = cli.json(&["coverage", "--last", "24h"]).json();
     assert_eq!(number(&view["total"], "expected"), 0, "{view}");
     assert!(view["checks"].as_object().unwrap().is_empty() && view.get("minutes").is_none(), "{view}");

@@ -5,7 +5,11 @@
 #![expect(clippy::disallowed_methods, reason = "the tests spawn what they own and end")]
 
 mod cutter;
+mod doubt;
+mod exact;
 mod fixture;
+mod islands;
+mod late;
 mod reads;
 mod repeats;
 mod walls;
@@ -16,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sonde_collector::clickhouse::ClickHouseError;
-use sonde_collector::clickhouse::row::RowsEncoder;
+use sonde_collector::clickhouse::row::{ROWS_FORMAT, RowsEncoder};
 use sonde_collector::ingest::{Disposition, RefusalCode};
 use sonde_proto::model::id::Seq;
 use sonde_proto::model::sample::{SeqRange, StoredSample};
@@ -51,7 +55,8 @@ async fn tables_have_the_columns_that_inserts_name_and_migrations_can_be_repeate
     let fixture = Fixture::start().await;
     fixture.client.migrate().await.unwrap();
     let columns = fixture
-        .query("SELECT name, type FROM system.columns WHERE database = 'sonde' AND table = 'samples' ORDER BY position")
+        .query("SELECT name, type FROM system.columns WHERE database = 'sonde' AND table = 'samples' AND default_kind = '' \
+             ORDER BY position")
         .await;
     let expected: Vec<String> =
         sonde_collector::clickhouse::row::COLUMNS.iter().map(|(name, kind)| format!("{name}\t{kind}")).collect();
@@ -73,9 +78,9 @@ async fn rows_may_travel_as_an_lz4_frame() {
     }
     let mut frame = lz4_flex::frame::FrameEncoder::new(Vec::new());
     frame.write_all(&encoder.finish().0).unwrap();
-    let path = "/?database=sonde&query=INSERT+INTO+samples+FORMAT+RowBinaryWithNamesAndTypes";
+    let path = format!("/?database=sonde&query=INSERT+INTO+samples+FORMAT+{ROWS_FORMAT}");
     let frame = frame.finish().unwrap();
-    let reply = fixture.engine.request(http::Method::POST, path, &[("content-encoding", "lz4")], frame).await;
+    let reply = fixture.engine.request(http::Method::POST, &path, &[("content-encoding", "lz4")], frame).await;
     assert_eq!((reply.status.as_u16(), reply.text()), (200, ""));
     assert_eq!(fixture.list(None).await, sent.as_listed());
 }

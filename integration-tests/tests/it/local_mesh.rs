@@ -174,6 +174,15 @@ async fn a_local_mesh_starts_repairs_itself_and_keeps_its_data() {
     assert!(rows.contains(&oldest), "the first sample is still there");
     let probes = cli.json(&["probe", "list"]).rows();
     assert_eq!(probes.len(), 3, "nobody joined twice: {probes:?}");
+
+    // What somebody wanted is said at once, with the way back.
+    let drained = probes[0]["id"].as_str().unwrap();
+    assert_eq!(cli.run(&["probe", "drain", drained]).code, 0);
+    let (healthy, said) = mesh.command(&["mesh", "up", "--detach"]);
+    assert!(!healthy && said.contains("is drained") && said.contains("--undo"), "{said}");
+    assert_eq!(cli.run(&["probe", "drain", drained, "--undo"]).code, 0);
+    let said = mesh.up();
+    assert!(said.contains(&format!("sonde mesh down --dir {}", mesh.dir.display())), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! The mesh port against a probe that has joined and means no good: each thing that it must not say has a code of its own,
 //! is counted, stores nothing, and ends the stream only where there is no going on. An honest repeat is acknowledged.
 
+mod crowd;
+mod generations;
 mod pressure;
 mod raw;
 

@@ -49,7 +49,7 @@ const BANS: &[Ban] = &[
     Ban {
         text: "tonic::",
         only_in: &[
-            "proto/src/wire.rs",
+            "proto/src/wire",
             "proto/src/convert",
             "probe/src/link",
             "probe/src/identity",

@@ -15,7 +15,7 @@ pub enum Command {
     /// List entries, newest first
     List {
         /// Most entries, 1 to 10,000
-        #[arg(long, default_value_t = 100, value_parser = super::parse_limit)]
+        #[arg(long, default_value_t = 100, value_parser = super::parse_limit, allow_negative_numbers = true)]
         limit: u32,
     },
 }

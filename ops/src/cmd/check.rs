@@ -56,16 +56,17 @@ pub(crate) struct CreateArgs {
     #[arg(long)]
     name: String,
     /// Distance between two runs in one region, 1s to 24h
-    #[arg(long, default_value = "60s", value_parser = output::parse_duration, value_name = "TIME")]
+    #[arg(long, default_value = "60s", value_parser = output::parse_duration)]
+    #[arg(allow_hyphen_values = true, value_name = "TIME")]
     interval: Duration,
     /// How long a run may take, 10ms to 60s, not above the interval [default: 10s, or the interval if shorter]
-    #[arg(long, value_parser = output::parse_duration, value_name = "TIME")]
+    #[arg(long, value_parser = output::parse_duration, allow_hyphen_values = true, value_name = "TIME")]
     timeout: Option<Duration>,
     /// Regions to run from, separated by commas; `sonde region list` shows them
     #[arg(long, value_delimiter = ',', required = true, value_parser = output::parse_word, value_name = "NAMES")]
     regions: Vec<String>,
     /// Total latency from which a good answer counts as degraded, shorter than the timeout [default: never]
-    #[arg(long, value_parser = output::parse_duration, value_name = "TIME")]
+    #[arg(long, value_parser = output::parse_duration, allow_hyphen_values = true, value_name = "TIME")]
     degraded_after: Option<Duration>,
     /// Create it without running it
     #[arg(long)]
@@ -83,16 +84,16 @@ struct UpdateArgs {
     #[arg(long)]
     name: Option<String>,
     /// New distance between two runs in one region, 1s to 24h
-    #[arg(long, value_parser = output::parse_duration, value_name = "TIME")]
+    #[arg(long, value_parser = output::parse_duration, allow_hyphen_values = true, value_name = "TIME")]
     interval: Option<Duration>,
     /// New time that a run may take, 10ms to 60s, not above the interval
-    #[arg(long, value_parser = output::parse_duration, value_name = "TIME")]
+    #[arg(long, value_parser = output::parse_duration, allow_hyphen_values = true, value_name = "TIME")]
     timeout: Option<Duration>,
     /// New regions, separated by commas; replaces all of them
     #[arg(long, value_delimiter = ',', value_parser = output::parse_word, value_name = "NAMES")]
     regions: Option<Vec<String>>,
     /// New latency from which a good answer counts as degraded, shorter than the timeout; 0s for never
-    #[arg(long, value_parser = output::parse_duration, value_name = "TIME")]
+    #[arg(long, value_parser = output::parse_duration, allow_hyphen_values = true, value_name = "TIME")]
     degraded_after: Option<Duration>,
     #[command(flatten)]
     kind: KindChanges,

@@ -48,7 +48,7 @@ pub(crate) enum KindArgs {
         #[arg(long)]
         host: String,
         /// Payload bytes, 16 to 1400
-        #[arg(long, default_value_t = 56)]
+        #[arg(long, default_value_t = 56, allow_negative_numbers = true)]
         payload_bytes: u32,
     },
 }
@@ -83,7 +83,7 @@ pub(crate) struct HostPortArgs {
     #[arg(long)]
     host: String,
     /// Port of the target, 1 to 65535
-    #[arg(long, value_parser = output::parse_port)]
+    #[arg(long, value_parser = output::parse_port, allow_negative_numbers = true)]
     port: u32,
 }
 
@@ -126,7 +126,7 @@ pub(crate) struct KindChanges {
     #[arg(long)]
     host: Option<String>,
     /// New port, 1 to 65535 (tcp, tls)
-    #[arg(long, value_parser = output::parse_port)]
+    #[arg(long, value_parser = output::parse_port, allow_negative_numbers = true)]
     port: Option<u32>,
     /// New name to send and to verify; empty for the host (tls)
     #[arg(long)]
@@ -141,7 +141,7 @@ pub(crate) struct KindChanges {
     #[arg(long)]
     server: Option<String>,
     /// New payload bytes, 16 to 1400 (icmp)
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     payload_bytes: Option<u32>,
 }
 

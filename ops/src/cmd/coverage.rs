@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use sonde_proto::wire;
 
-use super::{check_id, window_s};
+use super::{check_id, region, window_s};
 use crate::client::Client;
 use crate::error::{CliError, Result};
 use crate::output::{self, Format, Row};
@@ -22,17 +22,20 @@ pub struct Coverage {
     #[arg(long)]
     check: Option<String>,
     /// Window before now, such as 1h or 30d, 31s to five years
-    #[arg(long, default_value = "1h", value_parser = output::parse_duration, value_name = "TIME")]
+    #[arg(long, default_value = "1h", value_parser = output::parse_duration)]
+    #[arg(allow_hyphen_values = true, value_name = "TIME")]
     last: Duration,
-    /// First instant of the window, RFC 3339; instead of --last
-    #[arg(long, value_name = "INSTANT", conflicts_with = "last")]
+    /// First instant of the window, RFC 3339 or a date of UTC; instead of --last
+    #[arg(long, value_parser = output::parse_instant)]
+    #[arg(allow_hyphen_values = true, value_name = "INSTANT", conflicts_with = "last")]
     from: Option<jiff::Timestamp>,
-    /// First instant after the window, RFC 3339; 30 s before now without it
-    #[arg(long, value_name = "INSTANT", requires = "from")]
+    /// First instant after the window, RFC 3339, a date of UTC or `now`; 30 s before now without it
+    #[arg(long, value_parser = output::parse_end)]
+    #[arg(allow_hyphen_values = true, value_name = "INSTANT", requires = "from")]
     until: Option<jiff::Timestamp>,
     /// Only this region; all regions without it
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
-    region: String,
+    #[arg(long, value_name = "NAME")]
+    region: Option<String>,
     /// Also list every minute and region; needs --check
     #[arg(long, value_enum, value_name = "STEP")]
     by: Option<Step>,
@@ -92,19 +95,22 @@ struct Minute {
 /// A row of the table: a region, a check, a minute, or all of them.
 #[derive(Debug, Serialize)]
 struct Line {
-    what: String,
+    /// What the row is about: a check may have the name of a region.
+    by: &'static str,
+    name: String,
     #[serde(flatten)]
     counts: Counts,
 }
 
 impl Row for Line {
-    const COLUMNS: &'static [&'static str] = &["", "expected", "stored", "gaps", "coverage", "causes"];
+    const COLUMNS: &'static [&'static str] = &["by", "name", "expected", "stored", "gaps", "coverage", "causes"];
 
     fn cells(&self) -> Vec<String> {
         let Total { expected, stored, gaps } = self.counts.total;
         let causes: Vec<String> = self.counts.causes.iter().map(|(cause, slots)| format!("{cause} {slots}")).collect();
         vec![
-            self.what.clone(),
+            self.by.to_owned(),
+            self.name.clone(),
             expected.to_string(),
             stored.to_string(),
             gaps.to_string(),
@@ -145,23 +151,31 @@ impl Coverage {
             }
             answer.minutes_next_us = page.minutes_next_us;
         }
+        let names = names(&answer.checks);
         let view = self.view(answer);
         match format {
             Format::Json => output::json_object(&view),
-            Format::Table => show(&view, &self.names(client).await?),
+            Format::Table => show(&view, &names),
         }
     }
 
-    /// Names of the checks, by id, where a table lists checks. One that was deleted has none any more.
-    async fn names(&self, client: &Client) -> Result<BTreeMap<String, String>> {
-        if self.check.is_some() {
-            return Ok(BTreeMap::new());
+    /// What the collector cannot see: it takes 0 for an instant that was not given.
+    fn judge_instants(&self) -> Result<()> {
+        if self.from.is_some_and(|from| from.as_microsecond() <= 0) {
+            return Err(CliError::invalid("--from: lies more than five years back; nothing is kept for so long"));
         }
-        let checks = client.list_checks(wire::ListChecksRequest {}).await?.checks;
-        Ok(checks.into_iter().filter_map(|check| Some((check.id, check.definition?.name))).collect())
+        if let (Some(from), Some(until)) = (self.from, self.until)
+            && until.as_microsecond() <= from.as_microsecond()
+        {
+            return Err(CliError::invalid(format!("--until: {until} does not lie after --from, which is {from}")));
+        }
+        Ok(())
     }
 
     async fn request(&self, client: &Client) -> Result<wire::GetCoverageRequest> {
+        self.judge_instants()?;
+        let last_s = if self.from.is_some() { 0 } else { window_s("--last", self.last)? };
+        let region = region(self.region.clone())?;
         let check_id = match &self.check {
             Some(text) => check_id(client, text).await?,
             None => String::new(),
@@ -169,8 +183,8 @@ impl Coverage {
         let instant = |at: Option<jiff::Timestamp>| at.map_or(0, jiff::Timestamp::as_microsecond);
         Ok(wire::GetCoverageRequest {
             check_id,
-            region: self.region.clone(),
-            last_s: if self.from.is_some() { 0 } else { window_s("--last", self.last)? },
+            region,
+            last_s,
             from_us: instant(self.from),
             until_us: instant(self.until),
             by_minute: self.by.is_some(),
@@ -201,6 +215,16 @@ impl Coverage {
     }
 }
 
+/// What a table calls the checks, by id.
+fn names(checks: &[wire::CheckCoverage]) -> BTreeMap<String, String> {
+    let named = checks.iter().filter(|row| !row.name.is_empty());
+    let shown = named.map(|row| {
+        let name = if row.is_deleted { format!("{} (deleted)", row.name) } else { row.name.clone() };
+        (row.check_id.clone(), name)
+    });
+    shown.collect()
+}
+
 fn counts(counts: Option<wire::CoverageCounts>) -> Counts {
     let wire::CoverageCounts { expected, stored, gaps, causes, .. } = counts.unwrap_or_default();
     Counts {
@@ -211,18 +235,19 @@ fn counts(counts: Option<wire::CoverageCounts>) -> Counts {
 
 /// For people: regions or checks, the sum, and what stands beside it.
 fn show(view: &View, names: &BTreeMap<String, String>) -> Result<()> {
-    let line = |what: &str, counts: &Counts| Line { what: what.to_owned(), counts: counts.clone() };
+    let line = |by, name: &str, counts: &Counts| Line { by, name: name.to_owned(), counts: counts.clone() };
     let mut lines: Vec<Line> = Vec::new();
     for minute in view.minutes.iter().flatten() {
-        let what = format!("{} {}", output::or_dash(minute.minute.as_ref()), minute.region);
-        lines.push(line(&what, &minute.counts));
+        let at = output::short_instant(&output::or_dash(minute.minute.as_ref()));
+        lines.push(line("minute", &format!("{at} {}", minute.region), &minute.counts));
     }
     let name = |check: &str| names.get(check).cloned().unwrap_or_else(|| check.to_owned());
-    let mut checks: Vec<Line> = view.checks.iter().flatten().map(|(id, counts)| line(&name(id), counts)).collect();
-    checks.sort_by(|a, b| a.what.cmp(&b.what));
+    let mut checks: Vec<Line> =
+        view.checks.iter().flatten().map(|(id, counts)| line("check", &name(id), counts)).collect();
+    checks.sort_by(|a, b| a.name.cmp(&b.name));
     lines.extend(checks);
-    lines.extend(view.regions.iter().map(|(region, counts)| line(region, counts)));
-    lines.push(line("total", &Counts { total: view.total, causes: view.causes.clone() }));
+    lines.extend(view.regions.iter().map(|(region, counts)| line("region", region, counts)));
+    lines.push(line("total", "", &Counts { total: view.total, causes: view.causes.clone() }));
     output::list(Format::Table, &lines)?;
     let Beside { paused, superseded, unexpected } = view.beside;
     let (from, until) = (output::or_dash(view.from.as_ref()), output::or_dash(view.until.as_ref()));
@@ -234,6 +259,19 @@ fn show(view: &View, names: &BTreeMap<String, String>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_check_keeps_its_name_when_it_is_deleted() {
+        let row = |id: &str, name: &str, is_deleted| wire::CheckCoverage {
+            check_id: id.to_owned(),
+            name: name.to_owned(),
+            is_deleted,
+            counts: None,
+        };
+        let names = names(&[row("1", "total", false), row("2", "web", true), row("3", "", true)]);
+        let shown: Vec<(&str, &str)> = names.iter().map(|(id, name)| (id.as_str(), name.as_str())).collect();
+        assert_eq!(shown, [("1", "total"), ("2", "web (deleted)")], "one without a name is shown by its id");
+    }
 
     #[test]
     fn only_everything_is_a_hundred_percent() {

@@ -24,7 +24,7 @@ pub enum Command {
         #[arg(long, value_delimiter = ',', required = true, value_parser = output::parse_word)]
         scopes: Vec<String>,
         /// How long it is good, such as 720h, 1s to ten years; without it the key has no end
-        #[arg(long, value_parser = output::parse_duration, value_name = "TIME")]
+        #[arg(long, value_parser = output::parse_duration, allow_hyphen_values = true, value_name = "TIME")]
         ttl: Option<Duration>,
         /// Workspace id, when it is not the caller's
         #[arg(long, default_value = "", hide_default_value = true, value_name = "ID")]

@@ -32,8 +32,29 @@ async fn check_id(client: &Client, text: &str) -> Result<String> {
         .map(|check| check.id)
         .ok_or_else(|| {
             CliError::new(Kind::NotFound, format!("check `{text}` does not exist"))
-                .hint("`sonde check list` shows ids and names")
+                .hint("`sonde check list` shows ids and names; what a deleted check measured is found by its id")
         })
+}
+
+/// The id of the workspace that `text` names: an id as it is, or the id behind a name.
+async fn workspace_id(client: &Client, text: &str) -> Result<String> {
+    if uuid::Uuid::parse_str(text).is_ok() {
+        return Ok(text.to_owned());
+    }
+    let workspaces = client.list_workspaces(wire::ListWorkspacesRequest {}).await?.workspaces;
+    workspaces.into_iter().find(|workspace| workspace.name == text).map(|workspace| workspace.id).ok_or_else(|| {
+        CliError::new(Kind::NotFound, format!("workspace `{text}` does not exist"))
+            .hint("`sonde workspace list` shows ids and names")
+    })
+}
+
+/// The region that `--region` names. An empty name would silently mean all of them.
+fn region(name: Option<String>) -> Result<String> {
+    match name.as_deref().map(str::trim) {
+        Some("") => Err(CliError::invalid("--region: is empty; leave it out for all regions")
+            .hint("`sonde region list` shows their names")),
+        Some(_) | None => Ok(name.unwrap_or_default()),
+    }
 }
 
 /// A number of rows as a flag takes it; how many are too many is the collector's to say.

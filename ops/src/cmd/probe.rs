@@ -20,7 +20,7 @@ pub enum Command {
         /// Id of the probe
         id: String,
     },
-    /// Move a probe's work to others; it stays connected
+    /// Move a probe's work to others; it stays connected, and --undo gives the work back
     Drain {
         /// Id of the probe
         id: String,
@@ -42,7 +42,8 @@ pub enum Command {
         #[arg(long)]
         name: String,
         /// How long the string is good, 1m to 24h
-        #[arg(long, default_value = "15m", value_parser = output::parse_duration, value_name = "TIME")]
+        #[arg(long, default_value = "15m", value_parser = output::parse_duration)]
+        #[arg(allow_hyphen_values = true, value_name = "TIME")]
         ttl: Duration,
     },
 }
@@ -125,8 +126,8 @@ impl Command {
                 return output::list(format, &probes.into_iter().map(View::from).collect::<Vec<_>>());
             }
             Self::JoinToken { region, name, ttl } => {
-                let ttl_s =
-                    u32::try_from(ttl.as_secs()).map_err(|_| CliError::invalid("--ttl: must be between 1m and 24h"))?;
+                let ttl_s = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
+                // The collector takes 0 for its default.
                 if ttl_s == 0 {
                     return Err(CliError::invalid("--ttl: must be between 1m and 24h"));
                 }

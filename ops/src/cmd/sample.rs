@@ -21,14 +21,15 @@ pub enum Command {
         #[arg(long)]
         check: Option<String>,
         /// Window before now, such as 1m or 24h, at most 365 days
-        #[arg(long, default_value = "15m", value_parser = output::parse_duration, value_name = "TIME")]
+        #[arg(long, default_value = "15m", value_parser = output::parse_duration)]
+        #[arg(allow_hyphen_values = true, value_name = "TIME")]
         last: Duration,
         /// Most samples, 1 to 100,000
-        #[arg(long, default_value_t = 10_000, value_parser = super::parse_limit)]
+        #[arg(long, default_value_t = 10_000, value_parser = super::parse_limit, allow_negative_numbers = true)]
         limit: u32,
         /// Only this region; all regions without it
-        #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
-        region: String,
+        #[arg(long, value_name = "NAME")]
+        region: Option<String>,
     },
     /// Show samples as they are stored, until interrupted; JSON is one object per line
     Watch {
@@ -36,7 +37,7 @@ pub enum Command {
         #[arg(long)]
         check: Option<String>,
         /// End after this many samples; without it, when interrupted
-        #[arg(long)]
+        #[arg(long, allow_negative_numbers = true)]
         count: Option<u64>,
     },
 }
@@ -120,15 +121,15 @@ impl Command {
     pub async fn run(self, client: &Client, format: Format) -> Result<()> {
         match self {
             Self::List { check, last, limit, region } => {
+                if limit == 0 {
+                    return Err(CliError::invalid("--limit: must be between 1 and 100000"));
+                }
                 let request = wire::ListSamplesRequest {
                     check_id: named(client, check).await?,
                     last_s: window_s("--last", last)?,
                     limit,
-                    region,
+                    region: super::region(region)?,
                 };
-                if limit == 0 {
-                    return Err(CliError::invalid("--limit: must be between 1 and 100000"));
-                }
                 let rows = client.list_samples(request).await?.samples;
                 output::list(format, &rows.into_iter().map(View::from).collect::<Vec<_>>())
             }

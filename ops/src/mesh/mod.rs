@@ -12,6 +12,7 @@ mod process;
 mod progress;
 mod steps;
 mod table;
+mod words;
 mod world;
 
 use std::path::Path;
@@ -36,7 +37,7 @@ pub async fn up(dir: &Path, detach: bool) -> Result<()> {
     if detach {
         return Ok(());
     }
-    table::run(&client, names).await
+    table::run(&client, names, |verb| words::command(&layout, verb)).await
 }
 
 /// Stops every part that `up` started, probes first, engines last.

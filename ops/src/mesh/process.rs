@@ -222,14 +222,19 @@ pub(super) fn is_alive(pid: i32) -> bool {
     started_ticks(pid).is_some()
 }
 
-/// Start time of a living process that is not a zombie.
+/// Start time of a living process that is not a zombie. A killed one lives as long as any of its threads does: they hold its
+/// ports and its files, while its first thread may be a zombie already.
 fn started_ticks(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
+    let folder = Path::new("/proc").join(pid.to_string());
+    let stat = fs::read_to_string(folder.join("stat")).ok()?;
     // The second field is the name in parentheses and may hold anything, so count from its end.
     let fields: Vec<&str> = stat.get(stat.rfind(')')? + 2..)?.split(' ').collect();
     let state = *fields.first()?;
     if state == "Z" || state == "X" {
-        return None;
+        let threads = fs::read_dir(folder.join("task")).ok()?.count();
+        if threads <= 1 {
+            return None;
+        }
     }
     fields.get(19)?.parse().ok()
 }

@@ -15,13 +15,13 @@ use super::postgres::{Cluster, DATABASE, Installation};
 use super::process::Process;
 use super::progress::Step;
 use super::table::Names;
+use super::words::{announce, command, shown};
 use super::world::{COLLECTOR, DEMO, POSTGRES, PROBES};
 use super::{config, demo_checks, engine};
 use crate::client::{Access, Client};
 use crate::clock::Stopwatch;
 use crate::cmd::check_kind;
 use crate::error::{CliError, Kind, Result};
-use crate::output;
 
 /// Patience with an engine or the collector: minutes are for a machine under load, not for the usual second.
 pub(super) const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -257,6 +257,9 @@ async fn healthy(layout: &Layout, client: &Client) -> Result<Names> {
     loop {
         let probes = client.list_probes(wire::ListProbesRequest {}).await?.probes;
         let live = |region: &str| probes.iter().any(|p| p.region == region && p.state == "live");
+        for (region, part) in PROBES.iter().filter(|(region, _)| !live(region)) {
+            require_wanted(layout, &probes, region, part)?;
+        }
         let checks = client.list_checks(wire::ListChecksRequest {}).await?.checks;
         let sampled = !checks.iter().any(|check| is_sampled_soon(check, &probes)) || {
             // Only what was measured since this wait began shows that the mesh works now.
@@ -276,10 +279,46 @@ async fn healthy(layout: &Layout, client: &Client) -> Result<Names> {
             };
             let logs = layout.path("log");
             return Err(CliError::new(Kind::Unavailable, format!("after {} s {what}", HEALTH_PATIENCE.as_secs()))
-                .hint(format!("the logs are in {}; run `make up` again once the cause is gone", logs.display())));
+                .hint(format!(
+                    "the logs are in {}; run `{}` again once the cause is gone",
+                    logs.display(),
+                    command(layout, "up")
+                )));
         }
         tokio::time::sleep(LOOK_PERIOD).await;
     }
+}
+
+/// Fails when the local probe of a region will never be live, because somebody wanted it so.
+fn require_wanted(layout: &Layout, probes: &[wire::Probe], region: &str, part: &str) -> Result<()> {
+    let folder = layout.path(part);
+    // A file that cannot be read is for the probe to complain about.
+    let state = fs::read_to_string(folder.join("state.json")).unwrap_or_default();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap_or_default();
+    let Some(own) = probes.iter().find(|probe| state["probe_id"] == *probe.id) else { return Ok(()) };
+    let (what, hint) = match own.state.as_str() {
+        "draining" => (
+            "is drained",
+            format!(
+                "`. {}`, then `sonde probe drain {} --undo` gives its work back",
+                config::shell_word(&layout.path("env").to_string_lossy()),
+                own.id
+            ),
+        ),
+        "revoked" => (
+            "was revoked",
+            format!(
+                "`{}`, delete {}, then `{}`: a new probe takes its place",
+                command(layout, "down"),
+                shown(&folder).display(),
+                command(layout, "up")
+            ),
+        ),
+        _ => return Ok(()),
+    };
+    let name = &own.name;
+    Err(CliError::new(Kind::Unavailable, format!("everything runs, but the probe {name} of {region} {what}"))
+        .hint(hint))
 }
 
 /// Whether a live local probe runs this check at least every [`SOON`].
@@ -293,20 +332,6 @@ fn is_sampled_soon(check: &wire::Check, probes: &[wire::Probe]) -> bool {
             && probe.capabilities.iter().any(|word| word == kind)
     };
     u128::from(definition.interval_us) <= SOON.as_micros() && probes.iter().any(runs_it)
-}
-
-fn announce(layout: &Layout, ports: Ports) -> Result<()> {
-    let dir = std::env::current_dir().unwrap_or_default();
-    let env = layout.path("env");
-    let inner = env.strip_prefix(&dir).unwrap_or(&env);
-    // A name without a slash would be looked for on PATH.
-    let env = if inner.components().count() == 1 { Path::new(".").join(inner) } else { inner.to_path_buf() };
-    let env = config::shell_word(&env.to_string_lossy());
-    output::write_line(&format!(
-        "The mesh is healthy: 3 probes, admin API https://127.0.0.1:{}, metrics http://127.0.0.1:{}/metrics\n\
-         Next: `. {env}`, then `sonde check list`; `make down` stops it.",
-        ports.admin, ports.web
-    ))
 }
 
 /// Stops a process whose program was built anew, or whose arguments are other ones now.

@@ -54,16 +54,29 @@ struct Cell {
 }
 
 /// Shows the table until it is interrupted.
-pub(super) async fn run(client: &Client, names: Names) -> Result<()> {
+pub(super) async fn run(client: &Client, names: Names, command: impl Fn(&str) -> String) -> Result<()> {
     let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     let screen = if std::io::stdout().is_terminal() && !is_dumb { Some(Screen::enter()?) } else { None };
     let ended = watch(client, names, screen.is_some()).await;
     drop(screen);
-    output::write_line(ended?)
+    match ended? {
+        End::Left => output::write_line(&format!("The mesh goes on; `{}` stops it.", command("down"))),
+        End::Stopped => {
+            output::write_line(&format!("The collector has ended the stream; `{}` starts it again.", command("up")))
+        }
+    }
 }
 
-/// Draws until something ends it; returns what to say then.
-async fn watch(client: &Client, mut names: Names, is_terminal: bool) -> Result<&'static str> {
+/// What ended the table.
+enum End {
+    /// Whoever looked at it.
+    Left,
+    /// The collector.
+    Stopped,
+}
+
+/// Draws until something ends it.
+async fn watch(client: &Client, mut names: Names, is_terminal: bool) -> Result<End> {
     let mut cells = Cells::new();
     merge(&mut cells, &names);
     let mut samples = client.watch_samples(wire::WatchSamplesRequest::default()).await?;
@@ -72,11 +85,11 @@ async fn watch(client: &Client, mut names: Names, is_terminal: bool) -> Result<&
     let (mut interrupt, mut end) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     loop {
         tokio::select! {
-            _ = interrupt.recv() => return Ok("The mesh goes on; `make down` stops it."),
-            _ = end.recv() => return Ok("The mesh goes on; `make down` stops it."),
+            _ = interrupt.recv() => return Ok(End::Left),
+            _ = end.recv() => return Ok(End::Left),
             row = samples.next() => match row {
                 Some(row) => take(&mut cells, row?),
-                None => return Ok("The collector has ended the stream; `make up` starts it again."),
+                None => return Ok(End::Stopped),
             },
             _ = look.tick() => match Names::load(client).await {
                 Ok(found) => {

@@ -138,10 +138,12 @@ impl Runner {
             tracing::warn!(back_us, "the clock was turned back; slots begin anew from its present time");
             let mut assignment = Assignment::clone(self.agenda.assignment());
             for assigned in assignment.checks.values_mut() {
-                // What was in force stays in force.
-                assigned.from = assigned.from.min(now);
+                // What was in force stays in force, and what was handed over lately begins no earlier than the rest.
+                assigned.from = now;
             }
-            // Slots from now on were run already, under a wrong clock, and are run again; none is passed over.
+            // Slots from now on were run already, under a wrong clock, and are run again. Those that lie before the present time
+            // all the same, and waited for room, are not: the new agenda does not know them.
+            self.passing.add(GapCause::LateSkipped, self.agenda.pass_over(now), &self.spool);
             self.agenda = Agenda::new();
             self.agenda.replace(Arc::new(assignment), now);
         }

@@ -335,3 +335,26 @@ async fn a_clock_that_is_turned_back_does_not_silence_the_probe() {
     runner.follow(now - HOUR);
     assert_eq!(runner.agenda.next_due(), Some(due), "a clock that stands changes nothing");
 }
+
+#[tokio::test]
+async fn slots_that_wait_for_room_when_the_clock_is_turned_back_are_reported() {
+    let bench = Bench::new();
+    let config = RunnerConfig { concurrency_max: NonZeroUsize::new(1).unwrap() };
+    let mut runner = Runner::new(Arc::clone(&bench.context), Arc::clone(&bench.spool), Clock::system(), config);
+    let (_listener, addr) = listener().await;
+    let before = Clock::system().wall();
+    let waiting =
+        Assigned { from: before - Duration::from_secs(3), ..assigned(1, tcp_kind(addr), Duration::from_secs(1)) };
+    runner.agenda.replace(assignment(1, [waiting]), before);
+    let slot_at = runner.agenda.next_due().unwrap();
+    assert!(slot_at < before, "a slot waits");
+    // The clock showed a later time and is turned back to one that lies behind the slot all the same.
+    runner.latest = before + Duration::from_secs(60);
+    runner.follow(before);
+    runner.passing.flush(&bench.spool);
+    let gaps = harvest(&bench.spool).gaps;
+    let [gap] = gaps.as_slice() else { panic!("one report: {gaps:?}") };
+    assert_eq!((gap.cause, gap.slots_from), (GapCause::LateSkipped, slot_at));
+    assert!(gap.slots_until <= before + Duration::from_micros(1) && gap.range.last.0 >= 3, "{gap:?}");
+    assert!(runner.agenda.next_due().unwrap() >= before, "slots begin anew from the present time");
+}

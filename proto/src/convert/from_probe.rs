@@ -23,6 +23,13 @@ use crate::wire::probe_message::Body;
 pub const CSR_BYTES_MAX: usize = 8 * 1024;
 /// Largest sample number: what a database's signed integer holds.
 const SEQ_MAX: u64 = i64::MAX.cast_unsigned();
+/// Largest generation: far above any that is given out, which count microseconds, and far enough from the end of the numbers
+/// that whoever counts on from it stays within a database's signed integer.
+const GENERATION_MAX: u64 = 1 << 62;
+/// Most late runs that one heartbeat may tell of: no probe runs so many in its life, and no counter wraps by adding them.
+const LATE_RUNS_MAX: u64 = 1 << 32;
+/// Most numbers in one gap: those of a probe that runs 10,000 checks a second for two months without a collector.
+const GAP_SAMPLES_MAX: u64 = 1 << 36;
 /// The causes that a probe knows of itself.
 const REPORTED_CAUSES: [GapCause; 4] =
     [GapCause::Overflow, GapCause::LateSkipped, GapCause::NoCollector, GapCause::Unassigned];
@@ -105,7 +112,9 @@ impl TryFrom<wire::ProbeMessage> for FromProbe {
             Body::Hello(message) => hello(message).map(Self::Hello),
             Body::Batch(message) => batch(message).map(Self::Batch),
             Body::Heartbeat(message) => heartbeat(&message).map(Self::Heartbeat),
-            Body::Applied(wire::AssignmentApplied { generation }) => Ok(Self::Applied(Generation(generation))),
+            Body::Applied(wire::AssignmentApplied { generation }) => {
+                generation_of("applied.generation", generation).map(Self::Applied)
+            }
             Body::Renew(wire::RenewRequest { csr_der }) => {
                 Ok(Self::Renew { csr_der: blob("renew.csr_der", csr_der, CSR_BYTES_MAX)? })
             }
@@ -137,7 +146,7 @@ fn hello(message: wire::Hello) -> Result<Hello, InvalidField> {
         capabilities: self::capabilities(&capabilities)?,
         unacked: ranges("hello.unacked", unacked, UNACKED_RANGES_MAX)?,
         wall: wall("hello.wall_us", wall_us)?,
-        generation: Generation(generation),
+        generation: generation_of("hello.generation", generation)?,
         bundle_version: within("hello.bundle_version", bundle_version, 0..=BUNDLE_VERSION_MAX)?,
         generated_through: seq("hello.generated_through", generated_through)?,
     })
@@ -159,14 +168,19 @@ fn seq(field: &str, number: u64) -> Result<Seq, InvalidField> {
     within(field, number, 0..=SEQ_MAX).map(Seq)
 }
 
+/// A generation that one may count on from.
+fn generation_of(field: &str, generation: u64) -> Result<Generation, InvalidField> {
+    within(field, generation, 0..=GENERATION_MAX).map(Generation)
+}
+
 fn heartbeat(message: &wire::ProbeHeartbeat) -> Result<ProbeHeartbeat, InvalidField> {
     let oldest = message.oldest_unacked_slot_us;
     let generated_through = seq("heartbeat.generated_through", message.generated_through)?;
     Ok(ProbeHeartbeat {
         wall: wall("heartbeat.wall_us", message.wall_us)?,
         generated_through,
-        backlog_samples: message.backlog_samples,
-        late_runs: message.late_runs,
+        backlog_samples: within("heartbeat.backlog_samples", message.backlog_samples, 0..=SEQ_MAX)?,
+        late_runs: within("heartbeat.late_runs", message.late_runs, 0..=LATE_RUNS_MAX)?,
         oldest_unacked_slot: oldest.map(|slot| wall("heartbeat.oldest_unacked_slot_us", slot)).transpose()?,
         unacked_from: within("heartbeat.unacked_from", message.unacked_from, 1..=generated_through.0 + 1).map(Seq)?,
     })
@@ -197,6 +211,9 @@ fn gap(message: &wire::GapReport) -> Result<Gap, InvalidField> {
         is_at_most: message.is_at_most,
     };
     seq("gap.range", gap.range.last.0)?;
+    if gap.range.last.0 - gap.range.first.0 >= GAP_SAMPLES_MAX {
+        return Err(InvalidField::new("gap.range", format!("has more than {GAP_SAMPLES_MAX} numbers")));
+    }
     if gap.slots_until <= gap.slots_from {
         return Err(InvalidField::new("gap.slots_until_us", "is not after `slots_from_us`"));
     }

@@ -57,7 +57,7 @@ fn blob() -> impl Strategy<Value = Vec<u8>> {
 
 fn gap() -> impl Strategy<Value = FromProbe> {
     let causes = prop::sample::select(vec![GapCause::Overflow, GapCause::LateSkipped, GapCause::NoCollector]);
-    (uuid(), 1_u64..1 << 40, 0_u64..1 << 40, causes, wall(), 1_u64..9_000_000, any::<bool>()).prop_map(
+    (uuid(), 1_u64..1 << 40, 0_u64..1 << 36, causes, wall(), 1_u64..9_000_000, any::<bool>()).prop_map(
         |(boot, first, more, cause, slots_from, length_us, is_at_most)| {
             let (slots_from, slots_until) =
                 (Wall(slots_from.0 / 2), Wall(slots_from.0 / 2) + Duration::from_micros(length_us));
@@ -79,7 +79,8 @@ fn dictionary() -> impl Strategy<Value = FromProbe> {
 
 fn from_probe() -> impl Strategy<Value = FromProbe> {
     let capabilities = prop::sample::subsequence(Protocol::ALL.to_vec(), 0..=5);
-    let hello = (uuid(), uuid(), ".{0,16}", capabilities, ranges(), wall(), any::<u64>(), 0..=i64::MAX.cast_unsigned());
+    let hello =
+        (uuid(), uuid(), ".{0,16}", capabilities, ranges(), wall(), 0_u64..=1 << 62, 0..=i64::MAX.cast_unsigned());
     let hello = (hello, 0..=i64::MAX.cast_unsigned());
     prop_oneof![
         hello.prop_map(|(hello, through)| {
@@ -100,8 +101,13 @@ fn from_probe() -> impl Strategy<Value = FromProbe> {
             let id = BatchId { boot: BootId::OF_STREAM, first_seq: Seq(first_seq), count };
             FromProbe::Batch(SealedBatch { id, columns: columns.into() })
         }),
-        (wall(), 0..=i64::MAX.cast_unsigned(), any::<(u64, u64, u64)>(), prop::option::of(wall())).prop_map(
-            |(wall, through, (backlog_samples, late_runs, from), oldest_unacked_slot)| {
+        (
+            wall(),
+            0..=i64::MAX.cast_unsigned(),
+            (0..=i64::MAX.cast_unsigned(), 0_u64..=1 << 32, any::<u64>()),
+            prop::option::of(wall())
+        )
+            .prop_map(|(wall, through, (backlog_samples, late_runs, from), oldest_unacked_slot)| {
                 let (generated_through, unacked_from) = (Seq(through), Seq(1 + from % (through + 1)));
                 let beat = ProbeHeartbeat {
                     wall,
@@ -112,9 +118,8 @@ fn from_probe() -> impl Strategy<Value = FromProbe> {
                     unacked_from,
                 };
                 FromProbe::Heartbeat(beat)
-            }
-        ),
-        any::<u64>().prop_map(|generation| FromProbe::Applied(Generation(generation))),
+            }),
+        (0_u64..=1 << 62).prop_map(|generation| FromProbe::Applied(Generation(generation))),
         blob().prop_map(|csr_der| FromProbe::Renew { csr_der }),
         ".{0,50}".prop_map(|reason| FromProbe::Goodbye { reason }),
         gap(),

@@ -98,6 +98,10 @@ pub enum CloseReason {
     Shutdown,
     /// The peer reads more slowly than we must speak.
     PeerSlow,
+    /// The check numbers of all streams leave no room for those of this one.
+    NumbersFull,
+    /// A batch was given up here, because the session was taken or the stream that brought it first had ended.
+    BatchGivenUp,
     /// Another reason of the driver's.
     Other(String),
 }
@@ -117,6 +121,12 @@ impl fmt::Display for CloseReason {
             Self::Revoked => f.write_str("the probe's certificate is revoked"),
             Self::Shutdown => f.write_str("the process stops"),
             Self::PeerSlow => f.write_str("the peer reads too slowly"),
+            Self::NumbersFull => f.write_str(
+                "the check numbers of all streams leave no room for more; give this collector fewer probes or checks",
+            ),
+            Self::BatchGivenUp => {
+                f.write_str("a batch was given up here; the next stream asks what is stored and sends the rest")
+            }
             Self::Other(reason) => f.write_str(reason),
         }
     }

@@ -1,20 +1,22 @@
 //! The collector's end of one stream. Never touches sockets, clocks or randomness, and never stores a sample.
 
+mod greeting;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::close::{CloseReason, ProtocolError};
 use super::collector_event::{CollectorConfig, CollectorEvent, PeerIdentity};
 use super::ledger::{Ledger, Novelty};
-use super::message::{FromCollector, FromProbe, Hello, RenewAnswer, Welcome};
+use super::message::{FromCollector, FromProbe, RenewAnswer};
 use super::ranges::RangeSet;
 use super::sealed::SealedBatch;
 use super::timer::{Timer, TimerTable};
 use super::vet::BATCHES_IN_FLIGHT_MAX;
-use super::{GREETING_MAX, HEARTBEAT_PERIOD, SILENCE_MAX, UNACKED_RANGES_MAX, vet};
+use super::{GREETING_MAX, HEARTBEAT_PERIOD, SILENCE_MAX, vet};
 use crate::codec::{self, Dictionary, DictionaryBuilder, DictionaryEntry};
 use crate::model::assignment::AssignmentUpdate;
-use crate::model::id::{BootId, Epoch, Generation, Seq};
+use crate::model::id::{BootId, Generation, Seq};
 use crate::model::sample::{BatchId, SeqRange};
 use crate::model::time::{Mono, Wall};
 
@@ -31,6 +33,8 @@ enum State {
         boot: BootId,
         /// What Hello asked about.
         asked: RangeSet,
+        /// Numbers through this one were given out in this life.
+        generated_through: Seq,
     },
     /// Welcome is on its way; samples flow.
     Live {
@@ -46,7 +50,7 @@ enum State {
 /// The collector's end of one stream.
 ///
 /// Facts: [`handle_message`](Self::handle_message), [`handle_timeout`](Self::handle_timeout).
-/// Verbs: [`accept`](Self::accept), [`confirm`](Self::confirm), [`confirm_gap`](Self::confirm_gap),
+/// Verbs: [`knew`](Self::knew), [`accept`](Self::accept), [`confirm`](Self::confirm), [`confirm_gap`](Self::confirm_gap),
 /// [`release`](Self::release), [`refuse`](Self::refuse), [`reject`](Self::reject), [`push`](Self::push), [`renewed`](Self::renewed), [`drain`](Self::drain),
 /// [`close`](Self::close).
 /// After any of them call [`poll_event`](Self::poll_event) and, when the stream can take a message,
@@ -120,22 +124,6 @@ impl CollectorSession {
             self.close(CloseReason::Violation(error.clone()));
         }
         result
-    }
-
-    fn handle_hello(&mut self, hello: Hello, now: Mono) -> Result<(), ProtocolError> {
-        let certified = self.peer.probe;
-        if hello.probe != certified {
-            return Err(ProtocolError::ForeignProbe { said: hello.probe, certified });
-        }
-        for range in &hello.unacked {
-            vet::range("Hello", *range, Seq(u64::MAX))?;
-        }
-        self.held = hello.generation;
-        self.pushed = self.pushed.max(hello.generation);
-        self.state = State::Greeted { boot: hello.boot, asked: hello.unacked.iter().copied().collect() };
-        self.timers.set(Timer::Greeting, now + GREETING_MAX);
-        self.events.push_back(CollectorEvent::Hello(hello));
-        Ok(())
     }
 
     fn handle_live(&mut self, message: FromProbe, own: BootId) -> Result<(), ProtocolError> {
@@ -220,30 +208,6 @@ impl CollectorSession {
         }
     }
 
-    /// Answers Hello. `stored` are ranges that the store holds already, `in_doubt` those that another collector may still
-    /// be storing; what Hello did not ask about is left out, and what is stored is not in doubt. After ranges in doubt
-    /// [`release`](Self::release) is due. Does nothing unless a Hello waits for its answer.
-    pub fn accept(&mut self, epoch: Epoch, stored: Vec<SeqRange>, in_doubt: Vec<SeqRange>, now: Mono, wall: Wall) {
-        let State::Greeted { boot, asked } = &self.state else { return };
-        let stored: RangeSet = stored.into_iter().flat_map(|range| asked.within(range)).collect();
-        let mut in_doubt: RangeSet = in_doubt.into_iter().flat_map(|range| asked.within(range)).collect();
-        stored.iter().for_each(|range| in_doubt.remove(range));
-        let welcome = Welcome {
-            epoch,
-            wall,
-            // What is left out is sent again, which costs something and changes nothing.
-            stored: stored.iter().take(UNACKED_RANGES_MAX).collect(),
-            in_doubt: in_doubt.iter().take(UNACKED_RANGES_MAX).collect(),
-            limits: self.config.limits,
-            collector_id: self.config.collector_id.clone(),
-        };
-        self.outbox.push_front(FromCollector::Welcome(welcome));
-        self.state = State::Live { boot: *boot, is_heartbeat_due: false, in_doubt };
-        self.timers.stop(Timer::Greeting);
-        self.timers.set(Timer::Heartbeat, now + HEARTBEAT_PERIOD);
-        self.timers.set(Timer::Silence, now + SILENCE_MAX);
-    }
-
     /// Nobody else stores any more: acks what of the ranges in doubt proved to be `stored`, then lets the probe send the
     /// rest. Does nothing unless ranges are in doubt.
     pub fn release(&mut self, stored: Vec<SeqRange>) {
@@ -253,6 +217,7 @@ impl CollectorSession {
             return;
         }
         let stored: RangeSet = stored.into_iter().flat_map(|range| in_doubt.within(range)).collect();
+        stored.iter().for_each(|range| self.ledger.know(range));
         for ranges in Ledger::acks_of(&stored) {
             self.send(FromCollector::Ack { boot, ranges });
         }

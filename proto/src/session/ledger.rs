@@ -48,7 +48,7 @@ fn fault(batch: &SealedBatch) -> Option<BatchFault> {
 pub(super) struct Ledger {
     /// Delivered, neither confirmed nor refused. The bytes are shared with the driver's copy.
     pending: BTreeMap<Seq, SealedBatch>,
-    /// Confirmed or refused on this stream.
+    /// Confirmed or refused, on this stream or before it.
     settled: RangeSet,
     /// Confirmed, not yet acked.
     acks: RangeSet,
@@ -89,6 +89,11 @@ impl Ledger {
             self.settled.pop_first();
         }
         true
+    }
+
+    /// These numbers were settled before this stream.
+    pub(super) fn know(&mut self, range: SeqRange) {
+        self.settled.insert(range);
     }
 
     /// The store holds a batch: its ack is due. Says whether it was waited for.

@@ -2,6 +2,7 @@
 //! Reads in rounds, so that a mesh without gaps is one question to each store. Never finds a cause itself.
 
 mod explain;
+mod lost;
 mod minutes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,9 @@ use crate::store::{PeriodRow, Store, StoreError};
 
 /// Most stretches in one answer between which cause or rhythm changes: 40 questions of 5,000.
 const CUTS_MAX: usize = 200_000;
+
+/// What a caller can do about a question that is too big.
+pub(super) const NARROWER: &str = "ask for a shorter window, a single check or a single region";
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +66,8 @@ pub(super) enum Failure {
     Invalid(InvalidField),
     /// The question is too big; one sentence.
     TooMuch(String),
+    /// The answer was not there in time; one sentence.
+    TooLong(String),
 }
 
 impl From<StoreError> for Failure {
@@ -304,8 +310,8 @@ fn short_stretches(targets: &[Target], window: Window) -> Vec<Stretch> {
 
 fn too_many_stretches(stretches: usize) -> Failure {
     Failure::TooMuch(format!(
-        "the window has {stretches} stretches or more that must be judged apart, {CUTS_MAX} are the limit; ask for a shorter \
-         window, a single check or a single region"
+        "the window has {stretches} stretches or more that must be judged apart, {CUTS_MAX} are the limit; \
+         {NARROWER}"
     ))
 }
 
@@ -315,7 +321,7 @@ fn bounded_days(series: usize, window: Window) -> Result<(), Failure> {
     if days.saturating_mul(series) > CUTS_MAX {
         return Err(Failure::TooMuch(format!(
             "the window has {days} days without single samples, of {series} series each; {CUTS_MAX} days in all are the limit; \
-             ask for a shorter window, a single check or a single region"
+             {NARROWER}"
         )));
     }
     Ok(())

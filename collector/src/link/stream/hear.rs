@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use sonde_proto::model::gap::Gap;
+use sonde_proto::model::id::Generation;
 use sonde_proto::model::sample::{BatchId, SeqRange};
+use sonde_proto::model::time::Wall;
 use sonde_proto::session::{
     BatchFault, CloseReason, CollectorEvent, FromProbe, Hello, ProbeHeartbeat, ProtocolError, SealedBatch,
 };
@@ -15,6 +17,7 @@ use tracing::info;
 
 use super::{Chore, Driver, Work};
 use crate::clickhouse::gaps::GapRow;
+use crate::fleet::board::is_believable;
 use crate::fleet::presence::Seen;
 use crate::ingest::Delivery;
 use crate::ingest::budget::Share;
@@ -99,10 +102,17 @@ impl Driver {
         let (now, wall) = (self.deps.clock.now(), self.deps.clock.wall());
         match FromProbe::try_from(message) {
             Ok(message) => {
+                if let Err(reason) = self.numbers.admit(&message) {
+                    let code = "no_room_for_check_numbers";
+                    metrics::counter!("sonde_collector_streams_refused_total", "code" => code).increment(1);
+                    tracing::warn!(probe.id = %self.probe(), %reason, "a stream is refused");
+                    return self.close(reason);
+                }
                 // A Hello may be the first word of a new life; it is greeted below, and is no sign of the one before.
                 if !matches!(message, FromProbe::Hello(_)) {
                     self.deps.state.presence.hear(self.probe(), now, wall, None);
                 }
+                let message = self.believable(message, wall);
                 // The violation also comes back as a Close event, which ends the stream in order.
                 if let Err(error) = self.session.handle_message(message, now, wall) {
                     self.close(CloseReason::Violation(error));
@@ -113,6 +123,26 @@ impl Driver {
                 self.close(CloseReason::Other(format!("a message makes no sense: {error}")));
             }
         }
+    }
+
+    /// A generation that nobody can have given out is not believed: it would keep the planner busy and the probe without work.
+    /// In a Hello it counts as none, so that the probe is sent the newest assignment; as applied it changes nothing.
+    fn believable(&self, message: FromProbe, wall: Wall) -> FromProbe {
+        let newest = self.deps.state.board.generation_of(self.probe());
+        let (said, message) = if let FromProbe::Hello(hello) = &message
+            && !is_believable(hello.generation, newest, wall)
+        {
+            (hello.generation, FromProbe::Hello(Hello { generation: Generation(0), ..hello.clone() }))
+        } else if let FromProbe::Applied(said) = message
+            && said > self.session.pushed_generation()
+        {
+            (said, FromProbe::Applied(self.session.held_generation()))
+        } else {
+            return message;
+        };
+        metrics::counter!("sonde_collector_generations_disbelieved_total").increment(1);
+        tracing::warn!(probe.id = %self.probe(), %said, %newest, "a probe names a generation that nobody gave out");
+        message
     }
 
     pub(super) fn handle_events(&mut self) {
@@ -268,7 +298,8 @@ impl Driver {
         let Some(Batch { batch, is_repeat, share }) = self.waiting.pop_front() else { return };
         let (id, ingest) = (batch.id, self.deps.ingest.clone());
         let (region, dictionary) = (self.peer.identity.region.clone(), self.session.dictionary());
-        let delivery = Delivery { probe: self.probe(), region, batch, dictionary };
+        let newest = self.deps.state.board.generation_of(self.probe());
+        let delivery = Delivery { probe: self.probe(), region, batch, newest, dictionary };
         self.delivery = Some(Box::pin(async move {
             let pending =
                 if is_repeat { ingest.deliver_again(delivery).await? } else { ingest.deliver(delivery).await? };

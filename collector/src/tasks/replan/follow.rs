@@ -33,7 +33,8 @@ impl Follower {
         // On another timeline numbers may have been given out twice, so everything is read.
         let since = self.read.filter(|(read, timeline)| *timeline == versions.timeline && *read <= versions.plans);
         let since = since.map(|(version, _)| version);
-        let plans = within(LARGE_ANSWER_MAX, deps.store.plans(workspace, since)).await?;
+        // Not those of after the versions were read: the rights may not hold their checks yet.
+        let plans = within(LARGE_ANSWER_MAX, deps.store.plans(workspace, since, Some(versions.plans))).await?;
         if since.is_none() {
             self.assignments.clear();
         }

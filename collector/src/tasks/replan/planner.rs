@@ -8,10 +8,10 @@ use sonde_proto::model::id::{CheckId, Generation, ProbeId, RegionId};
 use sonde_proto::model::time::{Mono, Wall};
 use sonde_scheduler::{CheckIntent, Fleet, FleetProbe, HANDOVER_GRACE, Intent, Placement, Plan, Reason, plan};
 
-use crate::fleet::board::{Assignments, GENERATION_STEP};
+use crate::fleet::board::{Assignments, GENERATION_STEP, is_believable};
 use crate::fleet::presence::Seen;
-use crate::ingest::{CheckRight, Rights};
-use crate::store::{IntentRow, PlaceKey, ProbeRow};
+use crate::ingest::CheckRight;
+use crate::store::{IntentRow, PlaceKey, ProbeRow, StoredRight};
 
 /// The planner's memory.
 #[derive(Debug)]
@@ -88,7 +88,9 @@ impl Planner {
     /// Plans for the probes that are known to be there. Returns whether any assignment has changed.
     pub(super) fn replan(&mut self, known: &BTreeMap<ProbeId, Seen>, now: Mono, wall: Wall) -> bool {
         let fleet = self.fleet(known, now);
-        let is_behind = known.iter().any(|(probe, seen)| self.knows(*probe) && seen.held > self.generation(*probe));
+        let is_behind = known.iter().any(|(probe, seen)| {
+            self.knows(*probe) && self.believed(*probe, seen.held, wall) > self.generation(*probe)
+        });
         if !self.is_stale && !is_behind && fleet == self.plan.fleet {
             return false;
         }
@@ -99,7 +101,7 @@ impl Planner {
         let mut has_changed = self.current.len() != count;
         let probes: BTreeSet<ProbeId> = self.current.keys().chain(fleet.probes.keys()).copied().collect();
         for probe in probes {
-            let held = known.get(&probe).map(|seen| seen.held).unwrap_or_default();
+            let held = known.get(&probe).map(|seen| self.believed(probe, seen.held, wall)).unwrap_or_default();
             if let Some(next) = self.next_assignment(probe, held, wall) {
                 self.current.insert(probe, Arc::new(next));
                 self.unsaved.insert(probe);
@@ -144,6 +146,12 @@ impl Planner {
         self.current.get(&probe).map(|assignment| assignment.generation).unwrap_or_default()
     }
 
+    /// What a probe says that it holds, unless nobody can have told it so: then it counts as holding what it was told last.
+    fn believed(&self, probe: ProbeId, held: Generation, wall: Wall) -> Generation {
+        let newest = self.generation(probe);
+        if is_believable(held, newest, wall) { held } else { newest }
+    }
+
     /// Who may have work: in each region the probes that were heard lately or, when there is none, those that are
     /// silent. Drained probes stay enrolled and connected, and have no work.
     fn fleet(&self, known: &BTreeMap<ProbeId, Seen>, now: Mono) -> Fleet {
@@ -173,7 +181,7 @@ impl Planner {
     fn next_assignment(&self, probe: ProbeId, held: Generation, wall: Wall) -> Option<Assignment> {
         let previous = self.current.get(&probe).map(|assignment| &**assignment);
         let newest = self.generation(probe);
-        let next = Generation((newest.max(held).0 + GENERATION_STEP).max(wall.0.unsigned_abs()));
+        let next = Generation(newest.max(held).0.saturating_add(GENERATION_STEP).max(wall.0.unsigned_abs()));
         let from = |check: CheckId| match self.since.get(&check) {
             // The collector's clock may be behind the database's.
             Some(since) if self.planned.get(&check) != Some(since) => (*since).clamp(wall - HANDOVER_GRACE, wall),
@@ -188,16 +196,17 @@ impl Planner {
     }
 }
 
-/// Who may report about which check: all that exist, and those changed or deleted lately.
-pub(super) fn rights(rows: &[IntentRow]) -> Rights {
-    let checks = rows
+/// Who may report about which check: all that exist, and those changed or deleted lately; also those that cannot be run by
+/// this version, because a newer one may have given them out.
+pub(super) fn rights(rows: &[IntentRow], unreadable: &[StoredRight]) -> BTreeMap<CheckId, CheckRight> {
+    let readable = rows.iter().map(|row| {
+        let regions = row.spec.regions.union(&row.former_regions).cloned().collect();
+        (row.id, CheckRight { workspace: row.workspace, regions })
+    });
+    let others = unreadable
         .iter()
-        .map(|row| {
-            let regions = row.spec.regions.union(&row.former_regions).cloned().collect();
-            (row.id, CheckRight { workspace: row.workspace, regions })
-        })
-        .collect();
-    Rights { loaded: true, checks }
+        .map(|right| (right.id, CheckRight { workspace: right.workspace, regions: right.regions.clone() }));
+    readable.chain(others).collect()
 }
 
 #[cfg(test)]

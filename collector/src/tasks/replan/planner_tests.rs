@@ -275,8 +275,30 @@ fn rights_outlive_a_deletion_and_a_lost_region() {
     deleted.deleted = true;
     let mut moved = check(2, 80);
     moved.former_regions.insert(lost.clone());
-    let rights = rights(&[deleted, moved]);
-    assert!(rights.loaded);
-    assert!(rights.checks[&CheckId(Uuid::from_u128(1))].regions.contains(&region()));
-    assert_eq!(rights.checks[&CheckId(Uuid::from_u128(2))].regions, BTreeSet::from([region(), lost]));
+    let (workspace, id) = (WorkspaceId(Uuid::from_u128(7)), CheckId(Uuid::from_u128(3)));
+    let unreadable = StoredRight { workspace, id, regions: [region()].into() };
+    let rights = rights(&[deleted, moved], &[unreadable]);
+    assert!(rights[&CheckId(Uuid::from_u128(1))].regions.contains(&region()));
+    assert_eq!(rights[&CheckId(Uuid::from_u128(2))].regions, BTreeSet::from([region(), lost]));
+    assert_eq!(rights[&id], CheckRight { workspace, regions: [region()].into() }, "a kind of a newer version");
+}
+
+#[test]
+fn a_generation_that_nobody_gave_out_does_not_move_the_plan() {
+    let (mut planner, mut working) = planner(2);
+    planner.replan(&working, MONO, NOW);
+    let before = planner.assignments();
+    for lie in [1 << 62, i64::MAX.unsigned_abs(), u64::MAX - 1, u64::MAX] {
+        working.insert(probe(1), seen(lie));
+        assert!(!planner.replan(&working, MONO, NOW + Duration::from_secs(1)), "{lie}");
+        // Nor when there is another reason to plan.
+        planner.set_intent(&checks());
+        assert!(!planner.replan(&working, MONO, NOW + Duration::from_secs(2)), "{lie}");
+    }
+    assert_eq!(planner.assignments(), before);
+    // One from a plan that was lost with its collector is gone beyond.
+    let lost = NOW.0.unsigned_abs() + 2_000_000;
+    working.insert(probe(1), seen(lost));
+    assert!(planner.replan(&working, MONO, NOW + Duration::from_secs(2)));
+    assert!(planner.assignments()[&probe(1)].generation.0 > lost);
 }

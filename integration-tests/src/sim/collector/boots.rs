@@ -10,7 +10,7 @@ use sonde_proto::session::RangeSet;
 
 use super::super::clickhouse::{GapRow, StoreAnswer, StoreRequest};
 use super::super::io::{Answer, Io, StreamId};
-use super::super::options::Mutant;
+use super::super::mutant::Mutant;
 use super::super::postgres::{ControlAnswer, ControlRequest, Former};
 use super::{Life, Purpose, found};
 
@@ -128,8 +128,14 @@ impl Life {
             }
             (Step::AskGaps(stored), Answer::ClickHouse(StoreAnswer::Gaps(gaps))) => {
                 let gaps: RangeSet = gaps.into_iter().collect();
+                let nothing = RangeSet::new();
+                let stored = if io.is_broken(Mutant::GapOverStored) { &nothing } else { stored };
                 let missing = debts(closing.unacked_from, closing.generated_through, stored, &gaps);
-                Some(if missing.is_empty() { Step::Close } else { Step::Write(missing.iter().collect()) })
+                Some(if missing.is_empty() || io.is_broken(Mutant::BootsClosedBlindly) {
+                    Step::Close
+                } else {
+                    Step::Write(missing.iter().collect())
+                })
             }
             (Step::Write(_), Answer::ClickHouse(StoreAnswer::Done)) => Some(Step::Close),
             (Step::Close, Answer::Postgres(ControlAnswer::Done)) => return drop(self.closings.remove(&number)),

@@ -9,7 +9,7 @@ use sonde_proto::session::{Hello, RangeSet};
 
 use super::super::clickhouse::StoreRequest;
 use super::super::io::{Answer, Io, StreamId};
-use super::super::options::Mutant;
+use super::super::mutant::Mutant;
 use super::super::postgres::{ControlAnswer, ControlRequest};
 use super::{Life, Purpose, found};
 

@@ -20,7 +20,8 @@ use sonde_proto::model::time::Mono;
 
 use super::super::clickhouse::{Row, StoreAnswer, StoreRequest};
 use super::super::io::{Answer, Io, Request, StreamId};
-use super::super::options::Mutant;
+use super::super::mutant::Mutant;
+use super::lead::generation;
 use super::{INSERT_PATIENCE, Life, Purpose, found};
 
 /// Groups that are being inserted or resolved at once, as in the product.
@@ -50,7 +51,8 @@ impl Life {
             let Some(stream) = self.streams.get_mut(&id) else { return };
             let Some(batch) = stream.waiting.pop_front() else { return };
             let dictionary = stream.session.dictionary();
-            let delivery = Delivery { probe: stream.probe, region: stream.region.clone(), batch, dictionary };
+            let newest = generation(&self.plans, stream.probe);
+            let delivery = Delivery { probe: stream.probe, region: stream.region.clone(), batch, newest, dictionary };
             self.take(id, &delivery, io);
         }
     }
@@ -78,7 +80,8 @@ impl Life {
         }
         self.waiters.insert(key, (now, [stream].into()));
         match admit(delivery, &self.rights, self.wall(io)) {
-            Ok(admitted) => {
+            Ok(mut admitted) => {
+                self.mix_up(&mut admitted, io);
                 self.known_batches.begin(probe, batch, hash);
                 self.grouper.offer(admitted, now);
                 if io.is_broken(Mutant::AckBeforeConfirm) {
@@ -89,6 +92,20 @@ impl Life {
         }
     }
 
+    /// What mutants do to an admitted batch.
+    fn mix_up(&self, admitted: &mut Admitted, io: &Io<'_>) {
+        if io.is_broken(Mutant::TenantMixedUp)
+            && let Some(right) = self.rights.checks.values().next()
+        {
+            admitted.rows.iter_mut().for_each(|row| row.workspace = right.workspace);
+        }
+        if io.is_broken(Mutant::IdentityMixedUp)
+            && let Some(stream) = self.streams.values().next()
+        {
+            admitted.rows.iter_mut().for_each(|row| row.stored.probe = stream.probe);
+        }
+    }
+
     pub(super) fn has_group_slot(&self) -> bool {
         self.groups.len() < GROUPS_IN_FLIGHT_MAX
     }
@@ -96,7 +113,12 @@ impl Life {
     /// Starts groups whose time has come.
     pub(super) fn launch(&mut self, io: &mut Io<'_>) {
         while self.has_group_slot() {
-            let Some(group) = self.grouper.poll_group(self.mono(io)) else { return };
+            let Some(mut group) = self.grouper.poll_group(self.mono(io)) else { return };
+            if io.is_broken(Mutant::PartitionsMixed)
+                && let Some(other) = self.grouper.poll_group(self.mono(io))
+            {
+                group.batches.extend(other.batches);
+            }
             let resolver = Resolver::new(identities(&group.batches));
             let rows = group.batches.iter().flat_map(|batch| &batch.rows);
             let mut settling = Settling {
@@ -161,6 +183,10 @@ impl Life {
             },
             Command::Mark | Command::Kill | Command::Rest(_) | Command::Finish => Fact::NoAnswer,
         };
+        if fact == Fact::Uncertain && io.is_broken(Mutant::UncertainIsForgotten) {
+            self.groups.remove(&number);
+            return;
+        }
         if fact == Fact::Uncertain && io.is_broken(Mutant::UncertainIsFailed) {
             let Some(settling) = self.groups.remove(&number) else { return };
             for key in settling.group.batches.iter().map(key_of) {
@@ -214,7 +240,8 @@ impl Life {
                     return self.feed(number, Fact::Held, io);
                 }
                 let is_provisional = verdict == Verdict::Provisional;
-                let request = StoreRequest::Insert { id, rows: Arc::clone(&settling.rows), is_provisional };
+                let rows = settling.rows_sent(io);
+                let request = StoreRequest::Insert { id, rows, is_provisional, begun_at: io.now };
                 self.groups.insert(number, settling);
                 return self.ask(purpose, Request::ClickHouse(request), INSERT_PATIENCE, io);
             }
@@ -296,6 +323,16 @@ impl Life {
 }
 
 impl Settling {
+    /// What the next insert carries.
+    fn rows_sent(&self, io: &Io<'_>) -> Arc<Vec<Row>> {
+        if !io.is_broken(Mutant::OtherPayload) || self.resolver.uncertain() == 0 {
+            return Arc::clone(&self.rows);
+        }
+        let mut rows = Vec::clone(&self.rows);
+        rows.iter_mut().for_each(|row| row.stored.sample.phases.connect_us = None);
+        Arc::new(rows)
+    }
+
     /// The rows that are missing, under a name that follows from them.
     fn freeze(&mut self) {
         let missing = self.resolver.missing();

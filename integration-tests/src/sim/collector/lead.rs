@@ -13,7 +13,7 @@ use sonde_proto::model::time::Mono;
 use sonde_scheduler::{Fleet, FleetProbe, HANDOVER_GRACE, Intent, Placement, Plan, Reason, plan};
 
 use super::super::io::{Answer, Io};
-use super::super::options::Mutant;
+use super::super::mutant::Mutant;
 use super::super::postgres::{ControlAnswer, ControlRequest, Heard, Plans};
 use super::{Life, Purpose};
 
@@ -88,7 +88,7 @@ impl Life {
             return;
         };
         if let Some(config) = config {
-            self.rights = config.rights();
+            self.rights = config.rights(self.mono(io));
             self.config = Some(config);
             let ids: Vec<_> = self.streams.keys().copied().collect();
             for id in ids {
@@ -171,7 +171,10 @@ impl Life {
         for probe in probes {
             let held = heard.get(&probe).map(|row| row.held).unwrap_or_default();
             let newest = generation(&plans, probe);
-            let next = Generation((newest.max(held).0 + GENERATION_STEP).max(wall.0.unsigned_abs()));
+            let next = match newest {
+                Generation(1..) if io.is_broken(Mutant::GenerationReused) => newest,
+                _ => Generation((newest.max(held).0 + GENERATION_STEP).max(wall.0.unsigned_abs())),
+            };
             let previous = plans.get(&probe).map(|assignment| &**assignment);
             let assignment = self.planning.plan.assignment(probe, &intent, next, changed_at, previous);
             let is_same = previous.map_or(assignment.checks.is_empty(), |old| old.checks == assignment.checks);
@@ -219,7 +222,7 @@ impl Known {
     }
 }
 
-fn generation(plans: &Plans, probe: ProbeId) -> Generation {
+pub(super) fn generation(plans: &Plans, probe: ProbeId) -> Generation {
     plans.get(&probe).map(|assignment| assignment.generation).unwrap_or_default()
 }
 

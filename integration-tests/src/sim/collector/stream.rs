@@ -14,7 +14,7 @@ use sonde_proto::session::{
 
 use super::super::clickhouse::{GapRow, StoreAnswer, StoreRequest};
 use super::super::io::{Action, Answer, Host, Io, StreamId};
-use super::super::options::Mutant;
+use super::super::mutant::Mutant;
 use super::{Life, Purpose};
 
 /// One stream.

@@ -202,12 +202,12 @@ async fn the_planner_sees_every_workspace_and_what_was_lost_lately() {
     tokio::time::timeout(Duration::from_secs(10), hints.next()).await.expect("a change is announced").unwrap();
     api.checks().delete_check(with(&tenant, wire::DeleteCheckRequest { id: gone.id.clone() })).await.unwrap();
     let planner = Workspace::system(Task::Replan);
-    let rows = api.store.intent(&planner, Duration::from_secs(3_600)).await.unwrap();
+    let rows = api.store.intent(&planner, Duration::from_secs(3_600)).await.unwrap().rows;
     let row = |id: &str| rows.iter().find(|row| row.id.to_string() == id).unwrap();
     assert_eq!(rows.len(), 2);
     assert!(row(&gone.id).deleted && !row(&kept.id).deleted);
     assert_ne!(row(&gone.id).workspace, row(&kept.id).workspace);
     assert_eq!(row(&kept.id).former_regions, [RegionId::new("eu-west").unwrap()].into());
-    let rows = api.store.intent(&planner, Duration::ZERO).await.unwrap();
+    let rows = api.store.intent(&planner, Duration::ZERO).await.unwrap().rows;
     assert!(rows.len() == 1 && rows[0].former_regions.is_empty(), "{rows:?}");
 }

@@ -38,12 +38,16 @@ async fn each_cluster_statement_is_understood_and_runs_with_only_its_engine_swap
         let reply = run(&engine, &swapped).await;
         assert!(reply.status.is_success(), "{swapped}: {}", reply.text());
     }
-    let columns = "workspace_id, check_id, region, slot_at, kind, outcome, seq, total_us";
-    let row = "generateUUIDv4(), generateUUIDv4(), 'eu', now64(6), 1, 1, number, 7 FROM numbers(3)";
+    let columns = "workspace_id, check_id, region, slot_at, kind, outcome, seq, late_us, other_us";
+    let row = "generateUUIDv4(), generateUUIDv4(), 'eu', now64(6), 1, 1, number, -3, 7 FROM numbers(3)";
     let reply = run(&engine, &format!("INSERT INTO samples ({columns}) SELECT {row}")).await;
     assert!(reply.status.is_success(), "{}", reply.text());
     for table in ["samples", "samples_v"] {
         assert_eq!(run(&engine, &format!("SELECT count() FROM {table}")).await.text().trim(), "3", "{table}");
+        // Computed columns are seen through a Distributed table too.
+        let computed =
+            "uniqExact(total_us) = 1 AND min(total_us) = 7 AND max(dateDiff('microsecond', slot_at, started_at)) = -3";
+        assert_eq!(run(&engine, &format!("SELECT {computed} FROM {table}")).await.text().trim(), "1", "{table}");
     }
 }
 

@@ -85,4 +85,9 @@ fn keeps_its_history(mesh: &Mesh, check: &str, from: i64, deleted: i64, until: i
     assert_eq!(number(&view["total"], "expected"), 0, "{view}");
     let view = coverage(mesh, check, from, deleted);
     assert!(number(&view["total"], "expected") > 0, "{view}");
+    let cli = mesh.cli();
+    let table = cli.run(&["coverage", "--last", "1h"]);
+    assert!(table.code == 0 && table.stdout.contains("gone (deleted)"), "{table:?}");
+    let by_name = cli.run(&["coverage", "--check", "gone"]);
+    assert!(by_name.code == 4 && by_name.stderr.contains("by its id"), "{by_name:?}");
 }

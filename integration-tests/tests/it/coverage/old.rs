@@ -43,7 +43,7 @@ async fn measure(mesh: &Mesh, workspace: &str, check: &str, slots: &[i64]) {
     );
     query(mesh, marks).await;
     let samples = format!(
-        "INSERT INTO samples (workspace_id, check_id, region, slot_at, probe_id, boot, seq, generation, kind, outcome, total_us) \
+        "INSERT INTO samples (workspace_id, check_id, region, slot_at, probe_id, boot, seq, generation, kind, outcome, other_us) \
          SELECT '{workspace}', '{check}', 'eu-west', fromUnixTimestamp64Micro(arrayJoin({slots:?}) AS slot), \
            '00000000-0000-0000-0000-000000000001', '00000000-0000-0000-0000-000000000002', \
            intDiv(slot, 60000000), 1, 'scheduled', 'ok', 5"
@@ -99,5 +99,8 @@ async fn days_without_single_samples_close_from_their_rollup() {
     assert_eq!(sums(&view), [1_440, 1_440, 0], "{view}");
     let minutes = ["--by", "minute", "--from", &instant(begin)];
     let said = cli.run(&[&["coverage", "--check", &check], &minutes[..]].concat());
-    assert!(said.code == 3 && said.stderr.contains("from_us"), "{said:?}");
+    assert!(said.code == 3 && said.stderr.contains("--from: raw samples"), "{said:?}");
+    let minutes = ["--by", "minute", "--last", "100d"];
+    let said = cli.run(&[&["coverage", "--check", &check], &minutes[..]].concat());
+    assert!(said.code == 3 && said.stderr.contains("--last: raw samples"), "{said:?}");
 }

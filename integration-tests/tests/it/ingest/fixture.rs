@@ -11,6 +11,7 @@ use sonde_collector::clickhouse::marks::Marker;
 use sonde_collector::clickhouse::read::{ListQuery, ListedSample, Window};
 use sonde_collector::clock::Clock;
 use sonde_collector::fleet::gate::Gate;
+use sonde_collector::fleet::skew::Skew;
 use sonde_collector::ingest::{self, CheckRight, Delivery, Disposition, IngestHandle, IngestParts, Rights};
 use sonde_collector::live::Live;
 use sonde_integration_tests::engine::{self, Engine};
@@ -18,7 +19,7 @@ use sonde_proto::codec::{self, Dictionary, DictionaryBuilder};
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::id::{BootId, CheckId, Generation, ProbeId, RegionId, Seq};
 use sonde_proto::model::sample::{BatchId, Outcome, Phases, RunKind, Sample, SeqRange};
-use sonde_proto::model::time::{DAY_US, Wall};
+use sonde_proto::model::time::{DAY_US, Mono, Wall};
 use sonde_proto::session::SealedBatch;
 use uuid::Uuid;
 
@@ -40,6 +41,7 @@ pub(super) struct Fixture {
     pub(super) workspace: Workspace,
     /// An instant not ahead of the clock, with an hour of slots on both sides of it inside its UTC day.
     pub(super) now: Wall,
+    pub(super) skew: Arc<Skew>,
     rights: Arc<ArcSwap<Rights>>,
 }
 
@@ -72,18 +74,28 @@ impl Fixture {
         let workspace = Workspace::system(Task::Replan);
         let right = CheckRight { workspace: workspace.id(), regions: [region("eu-west"), region("us-east")].into() };
         let checks = (1..=4).map(|number| (check(number), right.clone())).collect();
-        let rights = Arc::new(ArcSwap::from_pointee(Rights { loaded: true, checks }));
+        // Nothing changes behind the pipeline's back, unless a test says so.
+        let rights = Rights { loaded: true, as_of: Mono(u64::MAX), checks: Arc::new(checks) };
+        let rights = Arc::new(ArcSwap::from_pointee(rights));
+        let skew = Arc::new(Skew::default());
+        skew.compared(clock.wall(), clock.now());
         let live = Live::new();
         let gate = Arc::new(Gate::default());
         lease(&gate, clock);
-        let ingest = pipeline(&client, &rights, &live, &gate, clock);
+        let ingest = pipeline(&client, &rights, &live, (&gate, &skew), clock);
         let now = mid_day(clock.wall());
-        Self { engine, client, ingest, live, clock, gate, workspace, now, rights }
+        Self { engine, client, ingest, live, clock, gate, workspace, now, skew, rights }
     }
 
     /// Another pipeline on the same stores, as a collector has after a restart: it remembers nothing.
     pub(super) fn restart_pipeline(&mut self) {
-        self.ingest = pipeline(&self.client, &self.rights, &self.live, &self.gate, self.clock);
+        self.ingest = pipeline(&self.client, &self.rights, &self.live, (&self.gate, &self.skew), self.clock);
+    }
+
+    /// The same for a collector whose clock is wrong by so many microseconds.
+    pub(super) fn restart_pipeline_wrong_by(&mut self, shift_us: i64) {
+        let clock = self.clock.wrong_by(shift_us);
+        self.ingest = pipeline(&self.client, &self.rights, &self.live, (&self.gate, &self.skew), clock);
     }
 
     /// Batches of check 1 from `eu-west`, about the last minutes; equal arguments give equal batches.
@@ -137,7 +149,13 @@ impl Fixture {
     /// Lets `right` speak about a check from now on.
     pub(super) fn grant(&self, check: CheckId, right: CheckRight) {
         let mut rights = Rights::clone(&self.rights.load());
-        rights.checks.insert(check, right);
+        Arc::make_mut(&mut rights.checks).insert(check, right);
+        self.rights.store(Arc::new(rights));
+    }
+
+    /// Says as of when the rights are.
+    pub(super) fn read_rights_at(&self, as_of: Mono) {
+        let rights = Rights { as_of, ..Rights::clone(&self.rights.load()) };
         self.rights.store(Arc::new(rights));
     }
 
@@ -194,7 +212,7 @@ fn pipeline(
     client: &Client,
     rights: &Arc<ArcSwap<Rights>>,
     live: &Live,
-    gate: &Arc<Gate>,
+    (gate, skew): (&Arc<Gate>, &Arc<Skew>),
     clock: Clock,
 ) -> IngestHandle {
     let parts = IngestParts {
@@ -202,6 +220,7 @@ fn pipeline(
         rights: rights.clone(),
         live: live.clone(),
         gate: gate.clone(),
+        skew: skew.clone(),
         marker: Marker::new(client.clone(), clock),
         clock,
     };
@@ -224,7 +243,13 @@ pub(super) fn region(name: &str) -> RegionId {
 
 pub(super) fn sealed(from: &str, probe: u128, boot: u128, first_seq: u64, samples: Vec<Sample>) -> Sent {
     let (batch, dictionary) = seal(BootId(Uuid::from_u128(boot)), first_seq, &samples);
-    let delivery = Delivery { probe: ProbeId(Uuid::from_u128(probe)), region: region(from), batch, dictionary };
+    let delivery = Delivery {
+        probe: ProbeId(Uuid::from_u128(probe)),
+        region: region(from),
+        batch,
+        newest: Generation(0),
+        dictionary,
+    };
     Sent { delivery, samples }
 }
 

@@ -124,7 +124,7 @@ async fn percentiles_of_very_many_runs_are_within_one_percent() {
     // Totals 1 ..= rows, each once, one slot every 3 ms.
     fixture
         .query(&format!(
-            "INSERT INTO samples (workspace_id, check_id, region, slot_at, kind, outcome, seq, total_us) \
+            "INSERT INTO samples (workspace_id, check_id, region, slot_at, kind, outcome, seq, other_us) \
              SELECT '{}', '{}', 'eu-west', fromUnixTimestamp64Micro(toInt64({} + number * 3000), 'UTC'), 1, 1, number, \
              number * 7919 % {rows} + 1 FROM numbers({rows})",
             fixture.workspace.id(),
@@ -148,16 +148,10 @@ async fn latency(fixture: &Fixture, workspace: &Workspace, number: u128, window:
     found.unwrap().rows
 }
 
-/// Linear interpolation between the two neighbours of position `q * (n - 1)`, rounded to the microsecond.
+/// The value at position `floor(q * (n - 1))`, counted from 0.
 fn reference(region: &str, phase: &'static str, mut values: Vec<u32>) -> LatencyRow {
     values.sort_unstable();
-    let at = |percent: usize| {
-        let scaled = percent * (values.len() - 1);
-        let (index, rest) = (scaled / 100, u32::try_from(scaled % 100).unwrap());
-        let low = values[index];
-        let high = values.get(index + 1).copied().unwrap_or(low);
-        (low * 100 + (high - low) * rest + 50) / 100
-    };
+    let at = |percent: usize| values[percent * (values.len() - 1) / 100];
     LatencyRow {
         region: region.to_owned(),
         phase,

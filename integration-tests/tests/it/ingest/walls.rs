@@ -48,7 +48,7 @@ async fn what_another_collector_has_taken_is_not_inserted_and_not_answered() {
     fixture.gate.sent(now);
     fixture.gate.renewed(now, LEASE, &[sent.delivery.probe], now);
     let outcome = tokio::time::timeout(DEADLINE, settled).await.unwrap().unwrap();
-    assert_eq!((outcome, cutter.inserts()), (Err(IngestClosed), 0));
+    assert_eq!((outcome, cutter.inserts()), (Err(IngestClosed::GivenUp), 0));
     assert!(!fixture.ingest.is_under_way(sent.delivery.probe, sent.delivery.batch.id.boot).await.unwrap());
     // The probe came back to us later: it is ours again.
     assert_eq!(fixture.deliver(&sent).await, Disposition::Stored);
@@ -89,7 +89,9 @@ async fn gaps_are_stored_once_whatever_happens_to_the_insert() {
     let columns = fixture
         .query("SELECT name, type FROM system.columns WHERE database = 'sonde' AND table = 'gaps' ORDER BY position")
         .await;
-    let expected: Vec<String> = GAP_COLUMNS.iter().map(|(name, kind)| format!("{name}\t{kind}")).collect();
+    let mut expected: Vec<String> = GAP_COLUMNS.iter().map(|(name, kind)| format!("{name}\t{kind}")).collect();
+    // The only column that the server fills in.
+    expected.push("noted_at\tDateTime('UTC')".to_owned());
     assert_eq!(columns.replace("\\'", "'").lines().collect::<Vec<_>>(), expected);
 
     cutter.plan_gaps([Fate::LoseRequest, Fate::LoseAnswer, Fate::LieStored, Fate::LieFailed]);

@@ -72,6 +72,11 @@ impl RawProbe {
 
     /// Opens a stream on the collector's own port and says Hello.
     pub(super) async fn open(&self, mesh: &Mesh, hello: Hello) -> RawStream {
+        self.try_open(mesh, hello).await.unwrap()
+    }
+
+    /// The same, when it may be refused.
+    pub(super) async fn try_open(&self, mesh: &Mesh, hello: Hello) -> Result<RawStream, Status> {
         let membership = &self.identity.membership;
         let address = Address::parse("mesh", &mesh.endpoints.mesh.to_string()).unwrap();
         let verifier = CollectorVerifier::mesh(&self.identity.ca, &membership.trust_domain).unwrap();
@@ -82,8 +87,8 @@ impl RawProbe {
         outgoing.send(FromProbe::Hello(hello).into()).await.unwrap();
         let mut client = MeshClient::new(channel);
         let opened = client.session(ReceiverStream::new(waiting));
-        let incoming = tokio::time::timeout(PATIENCE, opened).await.unwrap().unwrap().into_inner();
-        RawStream { outgoing, incoming, numbers: DictionaryBuilder::new(), told: 0 }
+        let incoming = tokio::time::timeout(PATIENCE, opened).await.unwrap()?.into_inner();
+        Ok(RawStream { outgoing, incoming, numbers: DictionaryBuilder::new(), told: 0 })
     }
 
     /// Opens a stream and waits until it is welcome.

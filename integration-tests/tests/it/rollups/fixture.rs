@@ -97,12 +97,12 @@ impl Fixture {
                 row.generation,
                 row.kind,
                 row.outcome,
-                row.total_us
+                i64::from(row.total_us) - i64::from(row.dns_us.unwrap_or(0))
             );
         }
         let statement = format!(
             "INSERT INTO samples (workspace_id, check_id, region, slot_at, probe_id, boot, seq, generation, kind, outcome, \
-             dns_us, total_us) VALUES {}",
+             dns_us, other_us) VALUES {}",
             values.trim_end_matches(',')
         );
         self.query(&statement).await;

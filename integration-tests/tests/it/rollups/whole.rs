@@ -29,7 +29,7 @@ async fn minutes_of_a_real_mesh_are_rolled_up_and_retention_reaches_the_engine()
     let set = cli.json(&["workspace", "set-retention", &workspace, "--raw", "14"]).json();
     assert_eq!((set["raw_days"].clone(), set["hours_days"].clone()), (Value::from(14), Value::from(1_826)));
     let wrong = cli.run(&["workspace", "set-retention", &workspace, "--minutes", "3"]);
-    assert!(wrong.code == 3 && wrong.stderr.contains("8 to 3660"), "{} {}", wrong.code, wrong.stderr);
+    assert!(wrong.code == 3 && wrong.stderr.contains("9 to 3660"), "{} {}", wrong.code, wrong.stderr);
     let audited = cli.json(&["audit", "list"]).rows();
     assert!(audited.iter().any(|entry| entry["action"] == "workspace.set_retention"), "{audited:?}");
     let ttl = "SELECT engine_full FROM system.tables WHERE database = 'sonde' AND name = 'samples'";

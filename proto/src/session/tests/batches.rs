@@ -102,3 +102,33 @@ fn acks_of_neighbours_and_gaps_travel_together_also_after_close() {
         .collect::<Vec<_>>();
     assert_eq!(closes, [CollectorEvent::Close(CloseReason::Shutdown)]);
 }
+
+#[test]
+fn numbers_that_were_settled_before_the_stream_are_judged_by_the_driver() {
+    // Hello misses 1 to 10 and 21 to 30 of 30, and 5 to 22 of those are stored.
+    let mut session = live_collector();
+    let is_repeat = |session: &mut CollectorSession, first, count| {
+        let one = batch(first, count, b"bytes");
+        session.handle_message(FromProbe::Batch(one.clone()), at(1), WALL).unwrap();
+        let event = session.poll_event();
+        assert!(session.refuse(one.id, "code", "why"));
+        session.poll_transmit(at(1), WALL);
+        event == Some(CollectorEvent::Repeat(one))
+    };
+    assert!(!is_repeat(&mut session, 1, 4), "missed, and not stored: it goes its usual way");
+    assert!(is_repeat(&mut session, 5, 6), "missed, and stored");
+    assert!(is_repeat(&mut session, 11, 10), "given out and not missed: it was settled before");
+    assert!(is_repeat(&mut session, 21, 2) && !is_repeat(&mut session, 23, 8));
+    assert!(!is_repeat(&mut session, 31, 10), "new");
+    assert!(is_repeat(&mut session, 31, 10));
+    // A probe that says less than is known of its life gains nothing.
+    let mut session = collector();
+    let hello = Hello { unacked: vec![range(41, 50)], generated_through: Seq(0), ..hello() };
+    session.handle_message(FromProbe::Hello(hello), at(0), WALL).unwrap();
+    session.poll_event();
+    session.knew(Seq(60));
+    session.accept(Epoch(9), Vec::new(), Vec::new(), at(0), WALL);
+    session.poll_transmit(at(0), WALL);
+    assert!(is_repeat(&mut session, 1, 40) && is_repeat(&mut session, 51, 10));
+    assert!(!is_repeat(&mut session, 41, 10) && !is_repeat(&mut session, 61, 10));
+}

@@ -7,22 +7,14 @@ use sonde_proto::model::id::{CheckId, ProbeId, RegionId};
 use sonde_proto::model::time::Wall;
 
 use super::{CUTS_MAX, Failure, Stretch, Survey, Target, too_many_stretches};
-use crate::clickhouse::coverage::Numbers;
 use crate::clickhouse::read::Window;
 use crate::ledger::{
-    BUSY_MAX, Boot, Doubt, Evidence, Lives, PLACING_MAX, Placed, PlacedOn, ProbeRecord, Report, SETTLING, Span,
-    Timeline,
+    BUSY_MAX, Boot, Evidence, Lives, PLACING_MAX, Placed, PlacedOn, ProbeRecord, Report, SETTLING, Span, Timeline,
 };
 use crate::store::{BootRow, PlacementRow};
 
 /// What is on record is kept for 13 months. Before that, nobody knows whether a collector was running.
 const EVIDENCE_KEPT: Duration = Duration::from_secs(395 * 86_400);
-/// Most questions about the numbers of a boot in one answer.
-const DOUBTS_MAX: usize = 64;
-/// Most minutes that are looked at one by one to find where numbers may be gone: a week of ten series.
-const DOUBT_MINUTES_MAX: i64 = 100_000;
-/// Numbers are looked at this far around the slots in question, at most.
-const PROVABLE_MARGIN: Duration = Duration::from_secs(3_600);
 /// Microseconds of a minute.
 pub(super) const MINUTE_US: i64 = 60_000_000;
 
@@ -123,77 +115,6 @@ impl Survey<'_> {
         let lives = Lives::new(rows.lives.into_iter().chain([unknown]));
         Ok((records.collect(), lives))
     }
-
-    /// Asks for numbers that are gone where slots are missing that nobody owes. Whether a timeline has changed by it.
-    pub(super) async fn prove_lost(&self, targets: &mut [Target], stretches: &[Stretch]) -> Result<bool, Failure> {
-        let mut doubtful: Vec<Stretch> = Vec::new();
-        let mut minutes = 0;
-        // A probe works for several workspaces: numbers that the age of another one has removed prove nothing.
-        let provable = self.store.samples_complete_since(self.workspace).await? + PROVABLE_MARGIN;
-        for stretch in stretches.iter().filter(|stretch| stretch.stored < stretch.span.count()) {
-            if doubt(targets, stretch).is_none() {
-                continue;
-            }
-            let span = stretch.span.within(provable, stretch.span.until);
-            if span.count() == 0 {
-                continue;
-            }
-            minutes += span.until.micros_since(span.from) / MINUTE_US + 2;
-            if minutes > DOUBT_MINUTES_MAX {
-                break;
-            }
-            doubtful.push(Stretch { target: stretch.target, span, stored: 0 });
-        }
-        if doubtful.is_empty() {
-            return Ok(false);
-        }
-        let holes = self.holes(targets, &doubtful).await?;
-        let probes: BTreeSet<ProbeId> = holes.iter().filter_map(|hole| Some(doubt(targets, hole)?.probe)).collect();
-        let ids: Vec<ProbeId> = probes.into_iter().collect();
-        let lives = self.store.evidence(self.workspace, &ids, self.window.from, self.window.until).await?.boots;
-        let mut has_changed = false;
-        for hole in holes.into_iter().take(DOUBTS_MAX) {
-            let Some(Doubt { probe, boot }) = doubt(targets, &hole) else { continue };
-            let Some(life) = lives.iter().find(|life| life.probe == probe && life.boot == boot) else { continue };
-            let Span { from, until, rhythm } = hole.span;
-            let numbers = Numbers {
-                probe,
-                boot,
-                is_from_first: life.first_heard >= provable,
-                acked_through: life.unacked_from.saturating_sub(1),
-                window: Window { from, until },
-                interval_us: rhythm.interval_us,
-            };
-            if self.samples.has_lost_numbers(&numbers).await? {
-                targets[hole.target].timeline.prove_lost(from, until);
-                has_changed = true;
-            }
-        }
-        Ok(has_changed)
-    }
-
-    /// The minutes of `stretches` that miss a slot; neighbours are one.
-    async fn holes(&self, targets: &[Target], stretches: &[Stretch]) -> Result<Vec<Stretch>, Failure> {
-        let counts = self.count(targets, stretches, self.raw, true).await?;
-        let stored: BTreeMap<(usize, Wall), u64> =
-            counts.iter().filter_map(|count| Some(((count.cut?, count.minute), count.stored))).collect();
-        let mut holes: Vec<Stretch> = Vec::new();
-        for (index, stretch) in stretches.iter().enumerate() {
-            for minute in minutes_of(stretch.span.from, stretch.span.until) {
-                let span = stretch.span.within(minute, Wall(minute.0.saturating_add(MINUTE_US)));
-                if stored.get(&(index, minute)).copied().unwrap_or(0) == span.count() {
-                    continue;
-                }
-                match holes.last_mut() {
-                    Some(last) if last.target == stretch.target && last.span.until == span.from => {
-                        last.span.until = span.until;
-                    }
-                    Some(_) | None => holes.push(Stretch { target: stretch.target, span, stored: 0 }),
-                }
-            }
-        }
-        Ok(holes)
-    }
 }
 
 /// The beginnings of the minutes that `[from, until)` touches.
@@ -201,11 +122,6 @@ pub(super) fn minutes_of(from: Wall, until: Wall) -> impl Iterator<Item = Wall> 
     let first = Wall(from.0.div_euclid(MINUTE_US) * MINUTE_US);
     let next = |minute: &Wall| minute.0.checked_add(MINUTE_US).map(Wall);
     std::iter::successors((from < until).then_some(first), next).take_while(move |minute| *minute < until)
-}
-
-/// Whose numbers could prove what is missing in a stretch; it lies in one piece of its timeline, or begins in it.
-fn doubt(targets: &[Target], stretch: &Stretch) -> Option<Doubt> {
-    targets[stretch.target].timeline.within(stretch.span.from, stretch.span.until).next()?.doubt
 }
 
 fn placed_on(row: &PlacementRow) -> Option<PlacedOn> {

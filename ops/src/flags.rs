@@ -1,0 +1,92 @@
+//! What people typed for what the API names: refusals of the collector name fields of a request, people know options.
+//! The one place of this crate that translates; never judges a value.
+
+/// Fields whose option is not simply `--` and the field, or that stand in no option at all.
+const TYPED: &[(&str, &str)] = &[
+    ("id", "<ID>"),
+    ("check_id", "--check"),
+    ("workspace_id", "--workspace"),
+    ("last_s", "--last"),
+    ("from_us", "--from"),
+    ("until_us", "--until"),
+    ("ttl_s", "--ttl"),
+    ("raw_days", "--raw"),
+    ("minutes_days", "--minutes"),
+    ("hours_days", "--hours"),
+    ("days_days", "--days"),
+    ("http.version", "--http-version"),
+    ("dns.name", "--query"),
+    // Nobody types them: the command and its subcommand are what they mean.
+    ("definition", "definition"),
+    ("kind", "kind"),
+];
+
+/// The option, or other part of the command line, that filled `field`: `--last` for `last_s`, `--url` for `http.url`.
+pub fn typed(field: &str) -> String {
+    if let Some((_, typed)) = TYPED.iter().find(|(name, _)| *name == field) {
+        return (*typed).to_owned();
+    }
+    let own = field.rsplit('.').next().unwrap_or(field);
+    format!("--{}", own.replace('_', "-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory as _};
+
+    use super::*;
+
+    /// Every option of every command.
+    fn options(command: &Command, found: &mut Vec<String>) {
+        found.extend(command.get_arguments().filter_map(|argument| Some(format!("--{}", argument.get_long()?))));
+        found
+            .extend(command.get_arguments().filter(|one| one.is_positional()).map(|one| format!("<{}>", one.get_id())));
+        command.get_subcommands().for_each(|inner| options(inner, found));
+    }
+
+    #[test]
+    fn every_field_that_the_collector_may_refuse_is_something_that_can_be_typed() {
+        let mut known = Vec::new();
+        options(&crate::cli::Cli::command(), &mut known);
+        for field in [
+            "id",
+            "check_id",
+            "workspace_id",
+            "region",
+            "last_s",
+            "from_us",
+            "until_us",
+            "limit",
+            "ttl_s",
+            "name",
+            "scopes",
+            "request_id",
+            "raw_days",
+            "minutes_days",
+            "hours_days",
+            "days_days",
+            "interval",
+            "timeout",
+            "degraded_after",
+            "regions",
+            "host",
+            "port",
+            "http.url",
+            "http.method",
+            "http.version",
+            "http.header",
+            "http.body",
+            "http.expect_status",
+            "tls.server_name",
+            "dns.name",
+            "dns.record",
+            "dns.server",
+            "icmp.payload_bytes",
+        ] {
+            let typed = typed(field);
+            assert!(known.iter().any(|option| option.eq_ignore_ascii_case(&typed)), "{field}: {typed} is no option");
+        }
+        assert_eq!(typed("http.url"), "--url");
+        assert_eq!(typed("icmp.payload_bytes"), "--payload-bytes");
+    }
+}
