@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::clock::{self, Moment};
 use super::fault::Fault;
 use super::lab::Lab;
+use super::machine::Waits;
 use super::net::Cut;
 use super::options::FaultKind;
 use super::party::Party;
@@ -15,6 +16,10 @@ use super::witness::Witness;
 const TICK: Duration = Duration::from_millis(20);
 /// A tick that comes this late says that the machine itself stood still: then probes are late too.
 const STALL: Duration = Duration::from_millis(400);
+/// Distance between two looks at who waits for a processor, and the wait within it that says that the machine has too much to do:
+/// the checks of the load are due every second.
+const WAITS_EVERY: Duration = Duration::from_secs(1);
+const STARVED: Duration = Duration::from_millis(250);
 /// Pause before a part that ended by itself is started again, as a supervisor has it.
 const SUPERVISOR_PAUSE: Duration = Duration::from_secs(1);
 /// A collector gives up when a store does not answer for 30 s after its start; this is how long after the last fault of
@@ -62,6 +67,8 @@ pub struct Driver<'a> {
     /// Parts that ended by themselves and when they are started again.
     waiting: BTreeMap<Party, Duration>,
     last_store_fault: Duration,
+    waits: Waits,
+    waits_from: (Moment, i64),
     course: Course,
     number: u64,
 }
@@ -77,6 +84,8 @@ impl<'a> Driver<'a> {
             active: Vec::new(),
             waiting: BTreeMap::new(),
             last_store_fault: Duration::ZERO,
+            waits: Waits::default(),
+            waits_from: (clock::moment(), clock::wall_us()),
             course: Course::default(),
             number: 0,
         }
@@ -109,6 +118,16 @@ impl<'a> Driver<'a> {
         tokio::time::sleep(TICK).await;
         if before.elapsed() > STALL {
             self.course.stalls.push((from_us, clock::wall_us()));
+        }
+        let (moment, from_us) = self.waits_from;
+        if moment.elapsed() >= WAITS_EVERY {
+            // Who measures and who is measured; others may wait without making a slot late.
+            let measuring = |party: &Party| matches!(party, Party::Probe(_) | Party::Target(_));
+            let parts = self.lab.parts.iter().filter(|(party, _)| measuring(party));
+            if self.waits.look(parts.filter_map(|(_, part)| part.pid())) > STARVED {
+                self.course.stalls.push((from_us, clock::wall_us()));
+            }
+            self.waits_from = (clock::moment(), clock::wall_us());
         }
     }
 
