@@ -244,16 +244,20 @@ impl Postgres {
         }
     }
 
-    /// A probe tells assignments apart by their generation, and takes none that is not newer.
+    /// A probe tells assignments apart by their generation, and takes none that is not newer. Neither does Postgres: a call that
+    /// was given up and arrives after its successor changes nothing.
     fn publish(&mut self, plans: Plans) {
-        for (probe, fresh) in &plans {
-            let Some(old) = self.plans.get(probe).filter(|old| ***old != **fresh) else { continue };
-            if fresh.generation <= old.generation {
-                let (old, fresh) = (old.generation, fresh.generation);
-                self.fault.get_or_insert(format!("assignment: {probe} has {old} and gets another of number {fresh}"));
+        for (probe, fresh) in plans {
+            match self.plans.get(&probe) {
+                Some(old) if **old != *fresh && fresh.generation == old.generation => {
+                    let number = old.generation;
+                    self.fault
+                        .get_or_insert(format!("assignment: {probe} has {number} and gets another of the same number"));
+                }
+                Some(old) if fresh.generation <= old.generation => {}
+                Some(_) | None => drop(self.plans.insert(probe, fresh)),
             }
         }
-        self.plans = plans;
         self.plans_version += 1;
     }
 
