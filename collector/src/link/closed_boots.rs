@@ -216,6 +216,18 @@ mod tests {
         ranges.iter().map(|(first, last)| range(*first, *last)).collect()
     }
 
+    /// A life that was last heard 5 s after the beginning of time, and owed a slot of 2 s before.
+    fn former() -> FormerBoot {
+        FormerBoot {
+            boot: BootId(Uuid::from_u128(1)),
+            first_heard: Wall(0),
+            last_heard: Wall(5_000_000),
+            generated_through: Seq(1),
+            unacked_from: Seq(1),
+            oldest_unacked_slot: Some(Wall(3_000_000)),
+        }
+    }
+
     #[test]
     fn given_is_what_was_said_or_lies_below_what_is_known() {
         let debts = |low, said, stored: &[_], reported: &[_]| {
@@ -233,14 +245,7 @@ mod tests {
 
     #[test]
     fn what_a_life_lost_ends_with_its_last_word_and_not_with_the_next_life() {
-        let boot = FormerBoot {
-            boot: BootId(Uuid::from_u128(1)),
-            first_heard: Wall(0),
-            last_heard: Wall(5_000_000),
-            generated_through: Seq(1),
-            unacked_from: Seq(1),
-            oldest_unacked_slot: Some(Wall(3_000_000)),
-        };
+        let boot = former();
         let hours_later = Wall(8 * 3_600_000_000);
         assert_eq!(slots_until(&boot, None, hours_later), Wall(11_000_000));
         assert_eq!(slots_until(&boot, Some(Wall(4_000_000)), hours_later), Wall(11_000_000));
@@ -275,14 +280,7 @@ mod tests {
 
     #[test]
     fn every_missing_range_is_a_row_of_its_own_and_exact() {
-        let boot = FormerBoot {
-            boot: BootId(Uuid::from_u128(1)),
-            first_heard: Wall(0),
-            last_heard: Wall(5_000_000),
-            generated_through: Seq(1),
-            unacked_from: Seq(1),
-            oldest_unacked_slot: Some(Wall(3_000_000)),
-        };
+        let boot = former();
         let region = RegionId::new("eu-west").unwrap();
         let missing: Vec<SeqRange> = (0..5_000).map(|n| range(1 + n * 10, 5 + n * 10)).collect();
         let rows = rows(ProbeId(Uuid::from_u128(2)), &region, &boot, &missing, Wall(9_000_000));
