@@ -110,9 +110,9 @@ struct Insert {
 pub(super) struct ClickHouse {
     pub(super) rows: BTreeMap<Identity, Visible>,
     pub(super) gaps: BTreeMap<(ProbeId, BootId, Seq), GapRow>,
-    /// Rows that were committed after a gap over their number had been written, and whether that was after the time limit
-    /// of their insert: then no lease can have kept them away.
-    pub(super) after_gap: BTreeMap<Identity, bool>,
+    /// Rows that were committed after the time limit of their insert: no lease can have kept them away from a gap that was
+    /// written meanwhile, or was about to be written after a look that came too early.
+    pub(super) overdue: BTreeSet<Identity>,
     pub(super) rollups: Rollups,
     /// Rows beyond the first of their identity.
     pub(super) copies: u64,
@@ -136,7 +136,7 @@ impl ClickHouse {
         Self {
             rows: BTreeMap::new(),
             gaps: BTreeMap::new(),
-            after_gap: BTreeMap::new(),
+            overdue: BTreeSet::new(),
             rollups: Rollups::default(),
             copies: 0,
             partials: 0,
@@ -347,8 +347,8 @@ impl ClickHouse {
                 self.fault.get_or_insert(text);
             }
             None => {
-                if self.has_gap(probe, boot, seq) {
-                    self.after_gap.insert((probe, boot, seq), is_overdue);
+                if is_overdue {
+                    self.overdue.insert((probe, boot, seq));
                 }
                 let visible = Visible { row: row.clone(), committed_at: now, copies: 1 };
                 self.rows.insert((probe, boot, seq), visible);

@@ -156,11 +156,10 @@ impl World {
             if is_dead && row.generated_through > Seq(0) && !known.covers(through) {
                 faults.push(format!("I1: of {through:?} of the dead boot {}, only {known:?} is on record", row.boot));
             }
-            // What the store commits only after the time limit of its insert, when the gap stands already, is both: nobody can
-            // wait for a server that breaks its word. The ledger of slots counts it as stored.
-            let late = self.clickhouse.after_gap.iter();
-            let late = late.filter(|((_, boot, _), is_overdue)| is_dead && *boot == row.boot && **is_overdue);
-            let late: RangeSet = late.map(|((.., seq), _)| SeqRange { first: *seq, last: *seq }).collect();
+            // What the store commits only after the time limit of its insert may be both: nobody can wait for a server that
+            // breaks its word. The ledger of slots counts it as stored.
+            let late = self.clickhouse.overdue.iter().filter(|(_, boot, _)| is_dead && *boot == row.boot);
+            let late: RangeSet = late.map(|(.., seq)| SeqRange { first: *seq, last: *seq }).collect();
             let mut in_time = stored;
             late.iter().for_each(|range| in_time.remove(range));
             if let Some(both) = in_time.iter().find(|range| exact.touches(*range)) {

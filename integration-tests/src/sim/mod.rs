@@ -75,7 +75,7 @@ pub struct Tally {
     pub refused: u64,
     /// Minutes that an insert reached after its deadline, from a collector that was gone.
     pub late_minutes: u64,
-    /// Rows that the store committed after the time limit of their insert, when a gap over their number stood already.
+    /// Rows that the store committed after the time limit of their insert, beside a gap over their number.
     pub after_gap: u64,
     /// Slots that probes passed over.
     pub passed_over: u64,
@@ -115,7 +115,12 @@ pub fn run(options: Options) -> Report {
         provisional: world.oracle.provisional,
         refused: world.oracle.refused.values().sum(),
         late_minutes: world.clickhouse.rollups.late.len() as u64,
-        after_gap: world.clickhouse.after_gap.iter().filter(|(_, is_overdue)| **is_overdue).count() as u64,
+        after_gap: world
+            .clickhouse
+            .overdue
+            .iter()
+            .filter(|(probe, boot, seq)| world.clickhouse.has_gap(*probe, *boot, *seq))
+            .count() as u64,
         passed_over: world.oracle.boots.values().map(|life| life.passed_over).sum(),
         rests: world.oracle.rests,
     };

@@ -146,7 +146,11 @@ impl Life {
                 closing.step = step;
                 self.go_on(number, io);
             }
-            None => closing.rest_until = Some(now + RETRY),
+            None => {
+                // What was found is old by then.
+                closing.step = Step::AskStored;
+                closing.rest_until = Some(now + RETRY);
+            }
         }
     }
 }

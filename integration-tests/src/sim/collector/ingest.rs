@@ -8,7 +8,7 @@ use std::time::Duration;
 use sonde_collector::clickhouse::insert::{BootRange, INSERT_TIME_MAX};
 use sonde_collector::clickhouse::marks::{minute_bucket, minute_of};
 use sonde_collector::fleet::gate::{LEASE, Verdict};
-use sonde_collector::ingest::admit::{Admitted, admit};
+use sonde_collector::ingest::admit::{Admitted, RefusalCode, admit};
 use sonde_collector::ingest::batch::Group;
 use sonde_collector::ingest::known::Known;
 use sonde_collector::ingest::resolve::{Command, Fact, Resolver};
@@ -48,16 +48,29 @@ impl Life {
     /// Hands over what waits on a stream.
     pub(super) fn deliver(&mut self, id: StreamId, io: &mut Io<'_>) {
         while self.rights.loaded {
+            let (as_of, now) = (self.rights.as_of, self.mono(io));
             let Some(stream) = self.streams.get_mut(&id) else { return };
+            if stream.parked_at.is_some_and(|came_at| as_of < came_at) {
+                return;
+            }
             let Some(batch) = stream.waiting.pop_front() else { return };
+            let came_at = stream.parked_at.take().unwrap_or(now);
             let dictionary = stream.session.dictionary();
             let newest = generation(&self.plans, stream.probe);
             let delivery = Delivery { probe: stream.probe, region: stream.region.clone(), batch, newest, dictionary };
-            self.take(id, &delivery, io);
+            if self.take(id, &delivery, came_at, io) {
+                continue;
+            }
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.waiting.push_front(delivery.batch);
+                stream.parked_at = Some(came_at);
+            }
+            return;
         }
     }
 
-    fn take(&mut self, stream: StreamId, delivery: &Delivery, io: &mut Io<'_>) {
+    /// Whether a batch that came at `came_at` can be judged with the rights of now; then it is.
+    fn take(&mut self, stream: StreamId, delivery: &Delivery, came_at: Mono, io: &mut Io<'_>) -> bool {
         let (probe, batch, now) = (delivery.probe, delivery.batch.id, self.mono(io));
         let key = (probe, batch);
         let hash = hash(&delivery.batch.columns);
@@ -67,15 +80,16 @@ impl Life {
                 let waiter = self.waiters.entry(key).or_default();
                 waiter.0 = now;
                 waiter.1.insert(stream);
-                return;
+                return true;
             }
             Known::Stored => {
                 self.waiters.insert(key, (now, [stream].into()));
-                return self.settle(key, None);
+                self.settle(key, None);
+                return true;
             }
             Known::OtherPayload | Known::Overlap => {
                 io.oracle.blame(format!("batch {batch:?} of {probe} came with other bytes or another size"));
-                return;
+                return true;
             }
         }
         self.waiters.insert(key, (now, [stream].into()));
@@ -88,8 +102,13 @@ impl Life {
                     self.settle(key, None);
                 }
             }
+            Err(refusal) if is_of_rights(refusal.code) && self.rights.as_of < came_at => {
+                self.waiters.remove(&key);
+                return false;
+            }
             Err(refusal) => self.settle(key, Some((refusal.code.name(), &refusal.detail))),
         }
+        true
     }
 
     /// What mutants do to an admitted batch.
@@ -376,4 +395,9 @@ fn identities(batches: &[Admitted]) -> Identities {
 /// FNV-1a: the same in every run, which a keyed hash is not.
 fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// Whether a refusal may rest on rights that are older than the check.
+fn is_of_rights(code: RefusalCode) -> bool {
+    matches!(code, RefusalCode::ForeignCheck | RefusalCode::WrongRegion)
 }

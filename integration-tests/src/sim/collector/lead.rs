@@ -77,10 +77,11 @@ impl Life {
     pub(super) fn poll(&mut self, is_after_grant: bool, io: &mut Io<'_>) {
         let config = self.config.as_ref().map_or(0, |config| config.version);
         let request = ControlRequest::Poll { plans: self.plans_version, config };
-        self.ask_postgres(Purpose::Poll { is_after_grant }, request, io);
+        let asked_at = self.mono(io);
+        self.ask_postgres(Purpose::Poll { is_after_grant, asked_at }, request, io);
     }
 
-    pub(super) fn polled(&mut self, is_after_grant: bool, answer: Answer, io: &mut Io<'_>) {
+    pub(super) fn polled(&mut self, is_after_grant: bool, asked_at: Mono, answer: Answer, io: &mut Io<'_>) {
         let Answer::Postgres(ControlAnswer::Polled { plans, config }) = answer else {
             if is_after_grant {
                 self.planning.granted = None;
@@ -88,12 +89,14 @@ impl Life {
             return;
         };
         if let Some(config) = config {
-            self.rights = config.rights(self.mono(io));
+            self.rights = config.rights(asked_at);
             self.config = Some(config);
-            let ids: Vec<_> = self.streams.keys().copied().collect();
-            for id in ids {
-                self.deliver(id, io);
-            }
+        }
+        // Without news they are as good as new.
+        self.rights.as_of = self.rights.as_of.max(asked_at);
+        let ids: Vec<_> = self.streams.keys().copied().collect();
+        for id in ids {
+            self.deliver(id, io);
         }
         let is_holder = self.planning.read_under.is_some() && self.leads(io) == self.planning.read_under;
         if let Some((version, plans)) = plans.filter(|(version, _)| *version > self.plans_version)

@@ -52,7 +52,7 @@ pub(super) struct Collector {
 enum Purpose {
     Renew { sent_at: Mono, sessions: Vec<(ProbeId, Epoch)> },
     Lead { sent_at: Mono },
-    Poll { is_after_grant: bool },
+    Poll { is_after_grant: bool, asked_at: Mono },
     Tell { told: Vec<(BootId, Seq)> },
     Fleet { epoch: u64 },
     Publish,
@@ -230,7 +230,7 @@ impl Life {
         match purpose {
             Purpose::Renew { sent_at, sessions } => self.renewed(sent_at, &sessions, answer, io),
             Purpose::Lead { sent_at } => self.led(sent_at, &answer, io),
-            Purpose::Poll { is_after_grant } => self.polled(is_after_grant, answer, io),
+            Purpose::Poll { is_after_grant, asked_at } => self.polled(is_after_grant, asked_at, answer, io),
             Purpose::Tell { told } => self.told(&told, &answer),
             Purpose::Fleet { epoch } => self.plan(epoch, answer, io),
             Purpose::Publish => self.published(&answer, io),

@@ -34,6 +34,8 @@ pub(super) struct Stream {
     pub(super) close_boots_at: Option<Mono>,
     /// Batches that wait for rights.
     pub(super) waiting: VecDeque<SealedBatch>,
+    /// When the first of them came, while it cannot be judged: the rights may be older than its check.
+    pub(super) parked_at: Option<Mono>,
     gaps: VecDeque<Gap>,
     gap_under_way: Option<Gap>,
     told: Option<Arc<Assignment>>,
@@ -65,6 +67,7 @@ impl Life {
             recheck_at: None,
             close_boots_at: None,
             waiting: VecDeque::new(),
+            parked_at: None,
             gaps: VecDeque::new(),
             gap_under_way: None,
             told: None,
