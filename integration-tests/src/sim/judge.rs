@@ -9,6 +9,7 @@ use sonde_proto::model::sample::SeqRange;
 use sonde_proto::model::time::Wall;
 use sonde_proto::session::RangeSet;
 
+use super::clickhouse::GapRow;
 use super::clock::{Instant, SECOND, wall};
 use super::oracle::Fate;
 use super::world::World;
@@ -214,8 +215,10 @@ impl World {
                 Fate::CutOff => continue,
             };
             let mut gaps = self.clickhouse.gaps.values().filter(|row| row.gap.boot == *boot);
-            let is_reported =
-                gaps.any(|row| row.gap.cause == cause && row.gap.slots_from <= slot.2 && slot.2 < row.gap.slots_until);
+            // A probe with more gaps than it may keep makes two of them one, with the cause of the larger and "at most".
+            let is_reported = gaps.any(|GapRow { gap, .. }| {
+                (gap.cause == cause || gap.is_at_most) && gap.slots_from <= slot.2 && slot.2 < gap.slots_until
+            });
             if !is_reported {
                 return Some(format!(
                     "slots: {slot:?} was {fate:?} by the living boot {boot} and is neither stored nor reported"
