@@ -249,19 +249,20 @@ fn spawn_ports(
     stop: &watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let endpoints = ports.endpoints();
+    let listeners = ports.open()?;
     let open = tls::open_port(Arc::clone(&parts.identity), parts.clock)?;
     let verifier = Arc::new(ProbeVerifier::new(&parts.authority, Arc::clone(&parts.state.denied))?);
     let closed = tls::mesh_port(Arc::clone(&parts.identity), verifier, parts.clock)?;
 
     let (ready, connections) = accept::queue();
-    let port = accept::Port { name: "mesh", listener: ports.mesh, tls: closed, bounds: mesh::BOUNDS };
+    let port = accept::Port { name: "mesh", listener: listeners.mesh, tls: closed, bounds: mesh::BOUNDS };
     let prove = mesh::prove(parts.authority.trust_domain().into());
     work.spawn(ended("accepting probes", accept::run(port, prove, ready, stop.clone())));
     let serving = mesh::serve(mesh_deps(parts, ingest), connections, stop.clone());
     work.spawn(async { ("the mesh port", serving.await.map_err(Into::into)) });
 
     let (ready, connections) = accept::queue();
-    let port = accept::Port { name: "enrol", listener: ports.enrol, tls: Arc::clone(&open), bounds: enrol::BOUNDS };
+    let port = accept::Port { name: "enrol", listener: listeners.enrol, tls: Arc::clone(&open), bounds: enrol::BOUNDS };
     work.spawn(ended("accepting new probes", accept::run(port, address, ready, stop.clone())));
     let deps =
         EnrolDeps { store: Arc::clone(&parts.store), authority: Arc::clone(&parts.authority), clock: parts.clock };
@@ -269,7 +270,7 @@ fn spawn_ports(
     work.spawn(async { ("the enrolment port", serving.await.map_err(Into::into)) });
 
     let (ready, connections) = accept::queue();
-    let port = accept::Port { name: "admin", listener: ports.admin, tls: open, bounds: admin_port::BOUNDS };
+    let port = accept::Port { name: "admin", listener: listeners.admin, tls: open, bounds: admin_port::BOUNDS };
     work.spawn(ended("accepting admin clients", accept::run(port, address, ready, stop.clone())));
     let view = mesh_view(parts, &endpoints);
     let serving = admin_port::serve(admin_port::deps(parts, view), connections, stop.clone());
@@ -281,7 +282,7 @@ fn spawn_ports(
         clickhouse: parts.clickhouse.clone(),
         rights: Arc::clone(&parts.rights),
     };
-    let serving = web::serve(deps, ports.web, stop.clone());
+    let serving = web::serve(deps, listeners.web, stop.clone());
     work.spawn(async { ("the web port", serving.await.map_err(Into::into)) });
     Ok(())
 }

@@ -1,4 +1,8 @@
-//! Binds the four ports and says where they are. Never accepts anything.
+//! Binds the four ports, says where they are, and opens them. Never accepts anything.
+//!
+//! Between binding and opening the stores are waited for. A port that listened meanwhile would take connections that nobody
+//! answers, and a probe would hang on them for as long as its patience lasts; so until then everybody is refused at once and
+//! tries another collector.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -15,11 +19,19 @@ const BACKLOG: u32 = 1_024;
 
 /// The bound ports.
 pub(super) struct Ports {
+    mesh: TcpSocket,
+    enrol: TcpSocket,
+    admin: TcpSocket,
+    web: TcpSocket,
+    endpoints: Endpoints,
+}
+
+/// The open ports.
+pub(super) struct Listeners {
     pub(super) mesh: TcpListener,
     pub(super) enrol: TcpListener,
     pub(super) admin: TcpListener,
     pub(super) web: TcpListener,
-    endpoints: Endpoints,
 }
 
 /// Where the ports really are.
@@ -50,6 +62,19 @@ impl Ports {
         Ok(Self { mesh, enrol, admin, web, endpoints })
     }
 
+    /// Opens all four.
+    ///
+    /// # Errors
+    /// When somebody else has begun to listen on one meanwhile.
+    pub(super) fn open(self) -> anyhow::Result<Listeners> {
+        Ok(Listeners {
+            mesh: open("listen.mesh", self.mesh)?,
+            enrol: open("listen.enrol", self.enrol)?,
+            admin: open("listen.admin", self.admin)?,
+            web: open("listen.web", self.web)?,
+        })
+    }
+
     /// Where they are.
     pub(super) fn endpoints(&self) -> Endpoints {
         self.endpoints
@@ -74,38 +99,79 @@ fn host(address: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-fn bind(field: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let open = || {
+fn bind(field: &str, address: SocketAddr) -> anyhow::Result<TcpSocket> {
+    let bound = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // A restart must not wait for connections of the last life to fade.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        socket.listen(BACKLOG)
+        Ok(socket)
     };
-    open().map_err(|error: std::io::Error| {
-        let kind = error.kind();
-        if kind == ErrorKind::AddrInUse {
-            anyhow!("{field}: {address} is in use by another process; stop that process or choose another port")
-        } else if kind == ErrorKind::AddrNotAvailable {
-            anyhow!("{field}: {address} is not an address of this machine; choose one that is")
-        } else if kind == ErrorKind::PermissionDenied {
-            anyhow!("{field}: this user may not listen on {address}; choose a port above 1023")
-        } else {
-            anyhow!("{field}: {address} cannot be listened on: {error}")
-        }
-    })
+    bound().map_err(|error| refused(field, address, &error))
+}
+
+fn open(field: &str, socket: TcpSocket) -> anyhow::Result<TcpListener> {
+    let address = socket.local_addr()?;
+    socket.listen(BACKLOG).map_err(|error| refused(field, address, &error))
+}
+
+fn refused(field: &str, address: SocketAddr, error: &std::io::Error) -> anyhow::Error {
+    let kind = error.kind();
+    if kind == ErrorKind::AddrInUse {
+        anyhow!("{field}: {address} is in use by another process; stop that process or choose another port")
+    } else if kind == ErrorKind::AddrNotAvailable {
+        anyhow!("{field}: {address} is not an address of this machine; choose one that is")
+    } else if kind == ErrorKind::PermissionDenied {
+        anyhow!("{field}: this user may not listen on {address}; choose a port above 1023")
+    } else {
+        anyhow!("{field}: {address} cannot be listened on: {error}")
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpStream;
+
     use super::*;
+
+    fn anywhere() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
 
     #[tokio::test]
     async fn a_port_in_use_is_named_with_its_field() {
-        let taken = bind("listen.mesh", "127.0.0.1:0".parse().unwrap()).unwrap();
+        let taken = open("listen.mesh", bind("listen.mesh", anywhere()).unwrap()).unwrap();
         let address = taken.local_addr().unwrap();
         let message = bind("listen.admin", address).unwrap_err().to_string();
         assert!(message.starts_with(&format!("listen.admin: {address} is in use")), "{message}");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_somebody_opened_meanwhile_is_named_with_its_field() {
+        let (first, address) = {
+            let socket = bind("listen.mesh", anywhere()).unwrap();
+            let address = socket.local_addr().unwrap();
+            (socket, address)
+        };
+        let second = bind("listen.mesh", address).unwrap();
+        let _taken = open("listen.mesh", second).unwrap();
+        let message = open("listen.mesh", first).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("listen.mesh: {address} is in use")), "{message}");
+    }
+
+    #[tokio::test]
+    async fn nobody_hangs_on_a_port_that_is_not_open_yet() {
+        let ports =
+            Ports::bind(&Listen { mesh: anywhere(), enrol: anywhere(), admin: anywhere(), web: anywhere() }).unwrap();
+        let Endpoints { mesh, enrol, admin, web } = ports.endpoints();
+        for address in [mesh, enrol, admin, web] {
+            let refused = TcpStream::connect(address).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{address}");
+        }
+        let _listeners = ports.open().unwrap();
+        for address in [mesh, enrol, admin, web] {
+            TcpStream::connect(address).await.unwrap();
+        }
     }
 
     #[test]
