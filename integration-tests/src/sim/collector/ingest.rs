@@ -8,7 +8,7 @@ use std::time::Duration;
 use sonde_collector::clickhouse::insert::{BootRange, INSERT_TIME_MAX};
 use sonde_collector::clickhouse::marks::{minute_bucket, minute_of};
 use sonde_collector::fleet::gate::{LEASE, Verdict};
-use sonde_collector::ingest::admit::{Admitted, RefusalCode, admit};
+use sonde_collector::ingest::admit::{Admitted, admit};
 use sonde_collector::ingest::batch::Group;
 use sonde_collector::ingest::known::Known;
 use sonde_collector::ingest::resolve::{Command, Fact, Resolver};
@@ -102,7 +102,7 @@ impl Life {
                     self.settle(key, None);
                 }
             }
-            Err(refusal) if is_of_rights(refusal.code) && self.rights.as_of < came_at => {
+            Err(refusal) if super::stream::is_of_rights(refusal.code) && self.rights.as_of < came_at => {
                 self.waiters.remove(&key);
                 return false;
             }
@@ -395,9 +395,4 @@ fn identities(batches: &[Admitted]) -> Identities {
 /// FNV-1a: the same in every run, which a keyed hash is not.
 fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
-}
-
-/// Whether a refusal may rest on rights that are older than the check.
-fn is_of_rights(code: RefusalCode) -> bool {
-    matches!(code, RefusalCode::ForeignCheck | RefusalCode::WrongRegion)
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use sonde_collector::ingest::admit::RefusalCode;
 use sonde_proto::model::assignment::{Assignment, AssignmentUpdate};
 use sonde_proto::model::gap::Gap;
 use sonde_proto::model::id::{BootId, Epoch, ProbeId, RegionId};
@@ -246,4 +247,9 @@ impl Life {
         self.unwritten.insert(hello.boot, (stream.probe, known.clone()));
         self.known.insert(stream.probe, known);
     }
+}
+
+/// Whether a refusal may rest on rights that are older than the check.
+pub(super) fn is_of_rights(code: RefusalCode) -> bool {
+    matches!(code, RefusalCode::ForeignCheck | RefusalCode::WrongRegion)
 }
