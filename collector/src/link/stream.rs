@@ -88,6 +88,8 @@ enum Chore {
 /// Why the driver woke.
 enum Wake {
     Cut(CloseReason),
+    /// Others need the room that this stream has for check numbers.
+    NumbersFull,
     Said(Result<Option<wire::ProbeMessage>, Status>),
     Sent(bool),
     Greeted(Greeting),
@@ -192,6 +194,7 @@ impl Driver {
         let due = self.session.poll_timeout().map_or(LOOK_PERIOD, |at| at.since(self.deps.clock.now()));
         tokio::select! {
             reason = self.ticket.cut() => Wake::Cut(reason),
+            () = self.numbers.told_to_leave() => Wake::NumbersFull,
             message = self.inbound.message(), if self.pause.is_none() => Wake::Said(message),
             share = hear::share(&mut self.pause) => Wake::Room(share),
             room = self.outbound.reserve(), if self.outgoing.is_some() => match (room, self.outgoing.take()) {
@@ -215,6 +218,7 @@ impl Driver {
         let (now, wall) = (self.deps.clock.now(), self.deps.clock.wall());
         match wake {
             Wake::Cut(reason) => self.close(reason),
+            Wake::NumbersFull => self.end_for_numbers(CloseReason::NumbersFull),
             Wake::Said(Ok(Some(message))) => self.hear(message),
             Wake::Said(Ok(None)) => self.close(CloseReason::Other("the probe ended the stream".to_owned())),
             Wake::Said(Err(status)) => {

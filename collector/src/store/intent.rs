@@ -50,6 +50,8 @@ pub struct StoredIntent {
     pub rows: Vec<IntentRow>,
     /// The others: not run, but whoever runs them by the word of a newer collector may report.
     pub unreadable: Vec<StoredRight>,
+    /// How long until the first deletion or lost region in here is older than was asked for; `None` when there is none.
+    pub whole_for: Option<Duration>,
 }
 
 impl Store {
@@ -82,12 +84,21 @@ impl Store {
         .bind(late_us)
         .fetch_all(&mut *tx)
         .await?;
+        let left: Option<i64> = sqlx::query_scalar(
+            "select (extract(epoch from min(gone_at) + $1 * interval '1 microsecond' - now()) * 1000000)::bigint
+             from (select removed_at from check_former_regions union all select deleted_at from checks) as gone (gone_at)
+             where gone_at > now() - $1 * interval '1 microsecond'",
+        )
+        .bind(late_us)
+        .fetch_one(&mut *tx)
+        .await?;
         tx.commit().await?;
         let mut former: BTreeMap<Uuid, BTreeSet<RegionId>> = BTreeMap::new();
         for (check, name) in lost {
             former.entry(check).or_default().insert(region(name)?);
         }
-        let mut intent = StoredIntent::default();
+        let whole_for = left.map(|us| Duration::from_micros(us.max(0).unsigned_abs()));
+        let mut intent = StoredIntent { whole_for, ..StoredIntent::default() };
         for (id, workspace, definition, paused, deleted, since) in rows {
             let mut former_regions = former.remove(&id).unwrap_or_default();
             match spec(id, &definition, paused) {

@@ -41,6 +41,8 @@ const WATCH_PERIOD: Duration = Duration::from_secs(3);
 /// How long samples of a check are admitted after it was changed or deleted: a probe may hold them for as long as this.
 /// One sample that is not admitted takes its whole batch with it, so it must not be shorter than samples are taken in.
 const LATE: Duration = SLOT_AGE_MAX;
+/// Shortest time between two reads of a configuration that did not change: many deletions may come of age one by one.
+const REREAD_MIN: Duration = Duration::from_secs(10);
 /// A pause between two looks that is this much longer than [`POLL_PERIOD`] means that nobody could be heard meanwhile: the
 /// machine slept, this process was stopped, or Postgres did not say whom the others hear.
 const STALL: Duration = Duration::from_secs(5);
@@ -71,6 +73,7 @@ pub async fn run(deps: ReplanDeps, mut stop: watch::Receiver<bool>) {
         seat: Seat::Follows(Follower::default()),
         read: None,
         intent: Vec::new(),
+        whole_until: None,
         has_published: false,
         looked_at,
         observed_at: looked_at,
@@ -109,6 +112,8 @@ struct Replan {
     /// What was last read, and led to [`Replan::intent`] and the rights.
     read: Option<Versions>,
     intent: Vec<IntentRow>,
+    /// When something in it is older than [`LATE`], though nobody changes anything.
+    whole_until: Option<Mono>,
     /// Whether the planner of this seat has published.
     has_published: bool,
     /// End of the last look.
@@ -169,8 +174,10 @@ impl Replan {
         let asked_at = self.deps.clock.now();
         let versions = within(ANSWER_MAX, self.deps.store.versions()).await?;
         let is_same = |read: Versions| (read.config, read.timeline) == (versions.config, versions.timeline);
-        if !self.read.is_some_and(is_same) {
+        let is_whole = self.whole_until.is_none_or(|until| asked_at < until);
+        if !is_whole || !self.read.is_some_and(is_same) {
             let intent = within(LARGE_ANSWER_MAX, self.deps.store.intent(workspace, LATE)).await?;
+            let whole_until = intent.whole_for.map(|left| self.deps.clock.now() + left.max(REREAD_MIN));
             let checks = Arc::new(rights(&intent.rows, &intent.unreadable));
             self.intent = intent.rows;
             // First the rights, then the work: no probe may be refused for what it was told to do.
@@ -180,8 +187,9 @@ impl Replan {
                 planner.set_intent(&self.intent);
                 planner.set_probes(probes);
             }
-            info!(version = versions.config.0, checks = self.intent.len(), "the configuration has changed");
+            info!(version = versions.config.0, checks = self.intent.len(), "the configuration was read");
             self.read = Some(versions);
+            self.whole_until = whole_until;
             metrics::gauge!("sonde_collector_config_version").set(count(versions.config.0));
         } else {
             let checks = Arc::clone(&self.deps.rights.load().checks);

@@ -3,8 +3,10 @@
 
 mod crowd;
 mod generations;
+mod numbers;
 mod pressure;
 mod raw;
+mod rights;
 
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use uuid::Uuid;
 
 use raw::{PATIENCE, RawProbe, RawStream, batch, boot, range, sample};
 
+const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// A mesh with one check in one region and nobody but us to run it.

@@ -103,10 +103,7 @@ impl Driver {
         match FromProbe::try_from(message) {
             Ok(message) => {
                 if let Err(reason) = self.numbers.admit(&message) {
-                    let code = "no_room_for_check_numbers";
-                    metrics::counter!("sonde_collector_streams_refused_total", "code" => code).increment(1);
-                    tracing::warn!(probe.id = %self.probe(), %reason, "a stream is refused");
-                    return self.close(reason);
+                    return self.end_for_numbers(reason);
                 }
                 // A Hello may be the first word of a new life; it is greeted below, and is no sign of the one before.
                 if !matches!(message, FromProbe::Hello(_)) {
@@ -123,6 +120,14 @@ impl Driver {
                 self.close(CloseReason::Other(format!("a message makes no sense: {error}")));
             }
         }
+    }
+
+    /// There is no room for its check numbers, or others need it more.
+    pub(super) fn end_for_numbers(&mut self, reason: CloseReason) {
+        let code = "no_room_for_check_numbers";
+        metrics::counter!("sonde_collector_streams_refused_total", "code" => code).increment(1);
+        tracing::warn!(probe.id = %self.probe(), %reason, "a stream is refused");
+        self.close(reason);
     }
 
     /// A generation that nobody can have given out is not believed: it would keep the planner busy and the probe without work.

@@ -3,6 +3,7 @@
 use sonde_integration_tests::mesh::{Mesh, PATIENCE};
 use sonde_integration_tests::{target, wait};
 
+use super::losses::settled;
 use super::{SETTLED_US, causes, coverage, now_us, number, passes, slots, stored, web_check};
 
 /// How long a change may take until probes work by it, with room for a busy machine.
@@ -77,6 +78,33 @@ async fn expected_slots_follow_each_change_of_a_check() {
     let view = coverage(&mesh, &check, narrower + 1, until);
     assert_eq!(number(&view["total"], "expected"), number(&view["regions"]["us-east"], "expected"), "{view}");
     keeps_its_history(&mesh, &gone, from, deleted, until);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_probe_holds_of_a_check_that_is_deleted_meanwhile_is_stored() {
+    let target = target::http().await;
+    let mesh = Mesh::start(&["eu-west"]).await;
+    let url = format!("http://{}/", target.address());
+    let checks = ["gone", "kept"].map(|name| web_check(&mesh, &url, name, "eu-west"));
+    for check in &checks {
+        mesh.wait_for_samples(check, &["eu-west"], 3).await;
+    }
+    let from = now_us();
+    mesh.cable.cut();
+    passes(from + 6_000_000, "six seconds of samples that the probe keeps").await;
+    let until = now_us();
+    assert_eq!(mesh.cli().run(&["check", "delete", &checks[0]]).code, 0);
+    // It goes on with a check that is gone, and samples of both travel in one batch.
+    passes(until + 3_000_000, "some seconds after the deletion").await;
+    mesh.cable.heal();
+    for check in &checks {
+        let view = settled(&mesh, check, from, until).await;
+        let expected = slots(check, "eu-west", &["eu-west"], 1_000_000, from, until);
+        let sums = ["expected", "stored", "gaps"].map(|name| number(&view["total"], name));
+        assert_eq!(sums, [expected, expected, 0], "{view}");
+    }
+    let refused = mesh.metric(mesh.endpoints, "sonde_collector_batches_refused_total").await;
+    assert!(refused < 0.5, "{refused} batches were refused");
 }
 
 /// A deleted check keeps its history and expects nothing more.
