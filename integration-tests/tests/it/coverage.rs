@@ -2,6 +2,8 @@
 //! processes, against slots counted by hand and samples listed one by one.
 
 mod changes;
+mod dead;
+mod gone;
 mod losses;
 mod old;
 mod overflow;

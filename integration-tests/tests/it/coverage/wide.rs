@@ -29,7 +29,7 @@ async fn an_hour_of_two_thousand_checks_is_one_answer() {
     let first = mesh.create_check(&[&["tcp", "--name", "wide"], &target[..]].concat());
     let until = (now_us() - HOUR_US).div_euclid(HOUR_US) * HOUR_US;
     let from = until - HOUR_US;
-    let checks = copies(&mesh, &first, from, until).await;
+    let checks = copies(&mesh, &first, Copies { count: CHECKS, interval: INTERVAL, from, until }).await;
     store(&mesh, &checks, from).await;
 
     let said = cli.run(&["coverage", "--from", &instant(from), "--until", &instant(until), "--output", "json"]);
@@ -44,9 +44,16 @@ async fn an_hour_of_two_thousand_checks_is_one_answer() {
     assert!(each.values().all(|check| number(check, "gaps") == SLOTS / MISSING_EACH));
 }
 
-/// Has so many copies of a check run in `[from, until)`, as Postgres remembers it. They are deleted by now, so that nobody
-/// plans them.
-async fn copies(mesh: &Mesh, first: &str, from: i64, until: i64) -> Vec<Uuid> {
+/// Copies of a check, and when they were run.
+pub(super) struct Copies {
+    pub(super) count: i32,
+    pub(super) interval: Duration,
+    pub(super) from: i64,
+    pub(super) until: i64,
+}
+
+/// Has copies of a check run in `[from, until)`, as Postgres remembers it. They are deleted by now, so that nobody plans them.
+pub(super) async fn copies(mesh: &Mesh, first: &str, wanted: Copies) -> Vec<Uuid> {
     let mut connection = PgConnection::connect(&mesh.db.url).await.unwrap();
     sqlx::query_scalar(
         "with copies as (
@@ -56,13 +63,14 @@ async fn copies(mesh: &Mesh, first: &str, from: i64, until: i64) -> Vec<Uuid> {
              returning id, workspace_id
          )
          insert into check_periods (check_id, workspace_id, valid_from, valid_until, interval_us, regions, paused)
-         select id, workspace_id, wall_at($3), wall_at($4), 10000000, '{eu-west}', false from copies
+         select id, workspace_id, wall_at($3), wall_at($4), $5, '{eu-west}', false from copies
          returning check_id",
     )
-    .bind(CHECKS)
+    .bind(wanted.count)
     .bind(first)
-    .bind(from)
-    .bind(until)
+    .bind(wanted.from)
+    .bind(wanted.until)
+    .bind(i64::try_from(wanted.interval.as_micros()).unwrap())
     .fetch_all(&mut connection)
     .await
     .unwrap()

@@ -13,6 +13,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 /// What happens to an insert.
@@ -37,6 +38,9 @@ struct State {
     /// The same for inserts into the table of gaps.
     gap_fates: VecDeque<Fate>,
     gap_inserts: usize,
+    /// Whether inserts of marks have to wait.
+    holds_marks: watch::Sender<bool>,
+    marks_waiting: usize,
 }
 
 /// The proxy; it closes when dropped.
@@ -79,6 +83,16 @@ impl Cutter {
     /// Inserts of gaps that arrived so far.
     pub(super) fn gap_inserts(&self) -> usize {
         self.state.lock().unwrap().gap_inserts
+    }
+
+    /// Whether inserts of marks wait from now on; those that do go on when they need not any more.
+    pub(super) fn hold_marks(&self, is_held: bool) {
+        self.state.lock().unwrap().holds_marks.send_replace(is_held);
+    }
+
+    /// Inserts of marks that had to wait so far.
+    pub(super) fn marks_waiting(&self) -> usize {
+        self.state.lock().unwrap().marks_waiting
     }
 
     /// Inserts that arrived since the plan was made.
@@ -134,6 +148,9 @@ async fn pass(
     let (mut parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
     let path = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+    if body.starts_with(b"INSERT INTO rollup_marks") {
+        wait_for_marks(state).await;
+    }
     let fate = {
         let mut state = state.lock().unwrap();
         parts.uri = format!("{}{path}", state.target).parse().map_err(|_| Cut)?;
@@ -162,6 +179,17 @@ async fn pass(
         Some(Fate::LieFailed) => Ok(answer(500, "Code: 209. DB::Exception: Timeout")),
         Some(Fate::LoseRequest | Fate::LieStored) | None => Ok(Response::from_parts(parts, Full::new(body))),
     }
+}
+
+async fn wait_for_marks(state: &Mutex<State>) {
+    let mut held = {
+        let mut state = state.lock().unwrap();
+        let held = state.holds_marks.subscribe();
+        state.marks_waiting += usize::from(*held.borrow());
+        held
+    };
+    // Without the proxy nobody waits for an answer.
+    let _ = held.wait_for(|is_held| !is_held).await;
 }
 
 fn answer(status: u16, text: &'static str) -> Response<Full<Bytes>> {

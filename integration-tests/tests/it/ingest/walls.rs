@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::DEADLINE;
 use super::cutter::{Cutter, Fate};
-use super::fixture::{Fixture, lease, region, until};
+use super::fixture::{Fixture, HOUR, Sent, lease, region, sample, sealed, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_insert_begins_without_a_lease() {
@@ -52,6 +52,34 @@ async fn what_another_collector_has_taken_is_not_inserted_and_not_answered() {
     assert!(!fixture.ingest.is_under_way(sent.delivery.probe, sent.delivery.batch.id.boot).await.unwrap());
     // The probe came back to us later: it is ours again.
     assert_eq!(fixture.deliver(&sent).await, Disposition::Stored);
+}
+
+/// Five samples of a probe, none of which makes its group leave early.
+fn calm(fixture: &Fixture, probe: u128) -> Sent {
+    let samples = (0..5).map(|n| sample(fixture.now + Duration::from_secs(1) * n, u64::from(n) * 3));
+    sealed("eu-west", probe, 1, 1, samples.collect())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_taken_between_mark_and_insert_is_not_inserted() {
+    let cutter = Cutter::start().await;
+    let fixture = Fixture::through(&cutter).await;
+    cutter.plan([]);
+    cutter.hold_marks(true);
+    let (taken, kept) = (calm(&fixture, 9), calm(&fixture, 10));
+    let of_taken = fixture.ingest.deliver(taken.delivery.clone()).await.unwrap();
+    let of_kept = fixture.ingest.deliver(kept.delivery.clone()).await.unwrap();
+    let both = tokio::spawn(futures::future::join(of_taken.settled(), of_kept.settled()));
+    until("a group is frozen and waits for its mark", async || cutter.marks_waiting() > 0).await;
+    // The lease lasts: nothing but the session keeps the insert from beginning.
+    let now = fixture.clock.now();
+    fixture.gate.renewed(now, HOUR, &[taken.delivery.probe], now);
+    cutter.hold_marks(false);
+    let (of_taken, of_kept) = tokio::time::timeout(DEADLINE, both).await.unwrap().unwrap();
+    assert_eq!((of_taken, of_kept), (Err(IngestClosed::GivenUp), Ok(Disposition::Stored)));
+    assert_eq!(cutter.inserts(), 1, "the insert of both did not begin");
+    assert_eq!(fixture.query("SELECT DISTINCT probe_id FROM samples").await, kept.delivery.probe.to_string());
+    assert_eq!(fixture.count("samples").await, 5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
