@@ -1,9 +1,6 @@
 #!/bin/sh
-# Puts ClickHouse's official Python client into a virtual environment below the target folder, for the test that uses it.
+# Puts the Python packages of requirements.txt into a virtual environment below the target folder, for the tests that use them.
 set -eu
-
-CLIENT='clickhouse-connect==1.12.0'
-LZ4='lz4==4.4.5'
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/ops/progress.sh"
@@ -13,10 +10,11 @@ fail() {
     exit 1
 }
 
-folder="${CARGO_TARGET_DIR:-$root/target}/python-client"
+packages="$root/integration-tests/requirements.txt"
+folder="${CARGO_TARGET_DIR:-$root/target}/python"
 stamp="$folder/installed"
 # The environment points at the system's Python: one that has been replaced since leaves it broken.
-if [ "$(cat "$stamp" 2>/dev/null)" = "$CLIENT $LZ4" ] && "$folder/bin/python" -c 'import clickhouse_connect' 2>/dev/null; then
+if cmp -s "$packages" "$stamp" && "$folder/bin/python" -c 'import clickhouse_connect, grpc' 2>/dev/null; then
     exit 0
 fi
 command -v python3 >/dev/null 2>&1 || fail "python3 is missing; install it (Debian and Ubuntu: apt-get install python3-venv) and run this again"
@@ -24,6 +22,6 @@ rm -rf "$folder"
 mkdir -p "$(dirname "$folder")"
 progress "making a Python environment" python3 -m venv "$folder" ||
     fail "python3 cannot make a virtual environment; install it (Debian and Ubuntu: apt-get install python3-venv) and run this again"
-progress "installing ClickHouse's Python client" "$folder/bin/pip" install --quiet --disable-pip-version-check "$CLIENT" "$LZ4" ||
-    fail "pip could not install $CLIENT; check the network and pip's settings"
-echo "$CLIENT $LZ4" >"$stamp"
+progress "installing the Python packages of tests" "$folder/bin/pip" install --quiet --disable-pip-version-check \
+    --requirement "$packages" || fail "pip could not install the packages of $packages; check the network and pip's settings"
+cp "$packages" "$stamp"

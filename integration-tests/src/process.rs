@@ -18,6 +18,18 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
+/// The Python interpreter that has the packages of `requirements.txt`, in the target folder.
+///
+/// # Panics
+/// When it was not set up; the message says how to.
+pub fn python() -> PathBuf {
+    let test = std::env::current_exe().expect("a process knows its program");
+    let target = test.ancestors().nth(3).expect("tests lie three folders below the target folder");
+    let python = target.join("python/bin/python");
+    assert!(python.exists(), "the Python packages are not installed: run integration-tests/setup-python.sh");
+    python
+}
+
 /// A running child.
 #[derive(Debug)]
 pub struct Process {

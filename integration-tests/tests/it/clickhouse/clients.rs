@@ -1,9 +1,10 @@
 //! Programs that people point at ClickHouse: curl, and the official Python client.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use sonde_integration_tests::engine::Engine;
+use sonde_integration_tests::process::python;
 
 fn curl(arguments: &[&str]) -> String {
     let output = Command::new("curl").args(["--silent", "--show-error", "--max-time", "60"]).args(arguments).output();
@@ -33,15 +34,6 @@ async fn curl_works_as_the_manual_of_clickhouse_shows_it() {
         failed.starts_with("HTTP/1.1 404") && failed.to_lowercase().contains("x-clickhouse-exception-code: 60"),
         "{failed}"
     );
-}
-
-/// `target/python-client/bin/python`, beside the folder that the test runs from.
-fn python() -> PathBuf {
-    let test = std::env::current_exe().expect("a process knows its program");
-    let target = test.ancestors().nth(3).expect("tests lie three folders below the target folder");
-    let python = target.join("python-client/bin/python");
-    assert!(python.exists(), "the Python client is not installed: run integration-tests/setup-python.sh");
-    python
 }
 
 #[tokio::test]
