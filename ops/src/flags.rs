@@ -82,6 +82,19 @@ mod tests {
             "dns.record",
             "dns.server",
             "icmp.payload_bytes",
+            "tcp.starttls",
+            "tcp.send",
+            "tcp.expect",
+            "tls.starttls",
+            "udp.send",
+            "udp.expect",
+            "grpc.tls",
+            "grpc.server_name",
+            "grpc.service",
+            "websocket.url",
+            "websocket.header",
+            "websocket.send",
+            "websocket.expect",
         ] {
             let typed = typed(field);
             assert!(known.iter().any(|option| option.eq_ignore_ascii_case(&typed)), "{field}: {typed} is no option");

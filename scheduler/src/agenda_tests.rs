@@ -23,7 +23,7 @@ fn assigned(n: usize, interval: Duration, phase_us: u64, from: Wall) -> Assigned
     let rhythm = Rhythm::new(interval, phase_us);
     Assigned {
         check: check_id(n),
-        kind: CheckKind::parse(KindDraft::Tcp { host: "192.0.2.1".into(), port: 80 }).unwrap(),
+        kind: CheckKind::parse(KindDraft::tcp("192.0.2.1", 80)).unwrap(),
         rhythm,
         timeout: Duration::from_secs(1),
         degraded_after: None,

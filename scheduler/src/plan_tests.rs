@@ -26,7 +26,7 @@ fn probe_id(n: usize) -> ProbeId {
 }
 
 fn tcp() -> CheckKind {
-    CheckKind::parse(KindDraft::Tcp { host: "192.0.2.1".into(), port: 80 }).unwrap()
+    CheckKind::parse(KindDraft::tcp("192.0.2.1", 80)).unwrap()
 }
 
 fn icmp() -> CheckKind {

@@ -63,7 +63,7 @@ pub struct ListedSample {
     pub phases: Phases,
     /// From the beginning of the first phase to the end of the last, microseconds.
     pub total_us: u32,
-    /// HTTP status or DNS response code.
+    /// HTTP status, DNS response code, or the status of gRPC when it is not OK.
     pub status_code: Option<u16>,
     /// Payload bytes received.
     pub bytes: Option<u64>,

@@ -134,7 +134,7 @@ mod tests {
     const LAST: Generation = Generation(1_000_000);
 
     fn assigned(number: u128, url_bytes: usize) -> Assigned {
-        let kind = CheckKind::parse(KindDraft::Tcp { host: "127.0.0.1".to_owned(), port: 80 }).unwrap();
+        let kind = CheckKind::parse(KindDraft::tcp("127.0.0.1", 80)).unwrap();
         let kind = if url_bytes == 0 { kind } else { http(url_bytes) };
         Assigned {
             check: CheckId(Uuid::from_u128(number)),

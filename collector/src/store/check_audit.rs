@@ -1,5 +1,5 @@
-//! What the audit log keeps of a check: everything but what may be a secret. Header values and bodies are hidden,
-//! and a change of them is still told.
+//! What the audit log keeps of a check: everything but what may be a secret. Header values, bodies and what is sent are
+//! hidden, and a change of them is still told.
 
 use serde_json::Value;
 use sonde_proto::convert::check_to_json;
@@ -9,21 +9,19 @@ const HIDDEN: &str = "(hidden)";
 
 /// A check without its secrets.
 pub(super) fn state(spec: &CheckSpec) -> Value {
-    let mut shown = spec.clone();
-    let mut has_body = false;
-    match &mut shown.kind {
-        CheckKind::Http(http) => {
-            for (_, value) in &mut http.headers {
-                HIDDEN.clone_into(value);
+    let mut json = check_to_json(spec);
+    let kind = json.pointer_mut("/kind").and_then(Value::as_object_mut);
+    for fields in kind.into_iter().flat_map(serde_json::Map::values_mut).filter_map(Value::as_object_mut) {
+        // As JSON says them, by their names without the encoding.
+        for (name, shown) in [("body_base64", "body"), ("send_base64", "send")] {
+            if fields.remove(name).is_some() {
+                fields.insert(shown.to_owned(), HIDDEN.into());
             }
-            has_body = !http.body.is_empty();
-            http.body.clear();
         }
-        CheckKind::Tcp(_) | CheckKind::Tls(_) | CheckKind::Dns(_) | CheckKind::Icmp(_) => {}
-    }
-    let mut json = check_to_json(&shown);
-    if has_body && let Some(http) = json.pointer_mut("/kind/http").and_then(Value::as_object_mut) {
-        http.insert("body".to_owned(), HIDDEN.into());
+        let headers = fields.get_mut("headers").and_then(Value::as_array_mut);
+        for value in headers.into_iter().flatten().filter_map(|header| header.get_mut(1)) {
+            *value = HIDDEN.into();
+        }
     }
     json
 }
@@ -41,8 +39,76 @@ pub(super) fn change(before: &CheckSpec, after: &CheckSpec) -> (Value, Value) {
 
 /// The parts that [`state`] hides.
 fn secrets(spec: &CheckSpec) -> (Vec<&str>, &[u8]) {
+    fn values(headers: &[(String, String)]) -> Vec<&str> {
+        headers.iter().map(|(_, value)| value.as_str()).collect()
+    }
     match &spec.kind {
-        CheckKind::Http(http) => (http.headers.iter().map(|(_, value)| value.as_str()).collect(), &http.body),
-        CheckKind::Tcp(_) | CheckKind::Tls(_) | CheckKind::Dns(_) | CheckKind::Icmp(_) => (Vec::new(), &[]),
+        CheckKind::Http(http) => (values(&http.headers), &http.body),
+        CheckKind::Websocket(websocket) => (values(&websocket.headers), websocket.send.as_bytes()),
+        CheckKind::Tcp(tcp) => (Vec::new(), &tcp.send),
+        CheckKind::Udp(udp) => (Vec::new(), &udp.send),
+        CheckKind::Tls(_) | CheckKind::Dns(_) | CheckKind::Icmp(_) | CheckKind::Grpc(_) => (Vec::new(), &[]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sonde_proto::model::check::{CheckDraft, KindDraft};
+
+    use super::*;
+
+    fn spec(kind: KindDraft) -> CheckSpec {
+        CheckSpec::new(CheckDraft {
+            name: "one".to_owned(),
+            kind,
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(1),
+            regions: vec!["eu-west".to_owned()],
+            degraded_after: None,
+            paused: false,
+        })
+        .unwrap()
+    }
+
+    /// Each kind that holds a secret, and the secret in each place where it may stand.
+    fn secretive(secret: &str) -> [CheckSpec; 4] {
+        let (host, expect) = ("a.example".to_owned(), "ok".to_owned());
+        let headers = vec![("authorization".to_owned(), secret.to_owned())];
+        let send = secret.as_bytes().to_vec();
+        let starttls = "smtp".to_owned();
+        [
+            KindDraft::Http {
+                url: "https://a.example/".to_owned(),
+                method: "POST".to_owned(),
+                version: String::new(),
+                headers: headers.clone(),
+                body: send.clone(),
+                expect_status: Vec::new(),
+            },
+            KindDraft::Tcp { host: host.clone(), port: 25, starttls, send: send.clone(), expect: expect.clone() },
+            KindDraft::Udp { host, port: 53, send, expect: expect.clone() },
+            KindDraft::Websocket { url: "wss://a.example/".to_owned(), headers, send: secret.to_owned(), expect },
+        ]
+        .map(spec)
+    }
+
+    #[test]
+    fn what_is_sent_is_hidden_and_a_change_of_it_is_told() {
+        for (before, after) in secretive("canary-1").iter().zip(&secretive("canary-2")) {
+            let (old, new) = change(before, after);
+            let text = format!("{old}{new}");
+            assert!(!text.contains("canary") && !text.contains(&base64_of("canary-1")), "{text}");
+            assert!(text.contains(HIDDEN), "{text}");
+            assert_eq!((old.get("hidden_changed"), &new["hidden_changed"]), (None, &Value::Bool(true)), "{text}");
+            assert_eq!(change(before, before).1.get("hidden_changed"), None);
+        }
+    }
+
+    /// As JSON spells it, without what may follow it.
+    fn base64_of(text: &str) -> String {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.encode(text).trim_end_matches('=').to_owned()
     }
 }

@@ -273,7 +273,8 @@ async fn create_check(admin: &Client, definition: wire::CheckDefinition) -> anyh
 
 fn definition(number: usize, regions: &[String]) -> wire::CheckDefinition {
     let target = Party::Target(u8::try_from(number % usize::from(TARGETS)).expect("there are few targets"));
-    let tcp = wire::TcpCheck { host: target.address().to_string(), port: u32::from(port::TARGET) };
+    let tcp =
+        wire::TcpCheck { host: target.address().to_string(), port: u32::from(port::TARGET), ..Default::default() };
     let micros = |length: Duration| u64::try_from(length.as_micros()).expect("it is short");
     wire::CheckDefinition {
         name: format!("check-{number}"),

@@ -56,7 +56,7 @@ impl Config {
 
     fn make(&mut self, now: Wall, rng: &mut SplitMix64) {
         let number = self.checks.len() as u64 + 1;
-        let draft = KindDraft::Tcp { host: "127.0.0.1".to_owned(), port: 80 };
+        let draft = KindDraft::tcp("127.0.0.1", 80);
         let kind = CheckKind::parse(draft).expect("a plain check");
         let id = CheckId(Uuid::from_u64_pair(0xc4ec, rng.next_bits()));
         let workspace = WorkspaceId(Uuid::from_u128(u128::from(number % 2)));

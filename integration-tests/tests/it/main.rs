@@ -13,6 +13,7 @@ mod findings;
 mod fleet;
 mod hostile_api;
 mod ingest;
+mod kinds;
 mod local_mesh;
 mod measure;
 mod mesh_input;

@@ -4,13 +4,18 @@
 //! time that this process needs to wake up, a few microseconds on a machine that is not overloaded. Timeouts have the
 //! runtime's granularity of a millisecond; durations have microseconds.
 
+mod dialogue;
 mod dns;
+mod grpc;
 mod http;
 mod icmp;
 mod reach;
+mod starttls;
 mod tcp;
 mod tls;
 mod trace;
+mod udp;
+mod websocket;
 
 #[cfg(test)]
 mod tests;
@@ -45,7 +50,7 @@ pub struct Observation {
     pub phases: Phases,
     /// From the beginning of the first phase to the end of the last, in microseconds.
     pub total_us: u32,
-    /// HTTP status or DNS response code; `None` when none was received.
+    /// HTTP status, DNS response code, or the status of gRPC when it is not OK; `None` when none was received.
     pub status_code: Option<u16>,
     /// Payload bytes received; `None` when no answer began.
     pub bytes: Option<u64>,
@@ -114,6 +119,9 @@ pub async fn run(
         CheckKind::Tls(spec) => tls::run(spec, context, &mut trace).await,
         CheckKind::Dns(spec) => dns::run(spec, context, &mut trace).await,
         CheckKind::Icmp(spec) => icmp::run(spec, context, &mut trace).await,
+        CheckKind::Udp(spec) => udp::run(spec, context, &mut trace).await,
+        CheckKind::Grpc(spec) => grpc::run(spec, context, &mut trace).await,
+        CheckKind::Websocket(spec) => websocket::run(spec, context, &mut trace).await,
     };
     trace.finish(started_at, result, degraded_after)
 }

@@ -1,14 +1,28 @@
-//! One TCP handshake. Never sends a byte.
+//! One TCP handshake; then, where the check wants it, an upgrade to TLS, something to say and something to hear. Never
+//! reads a byte that the check does not ask for.
+//!
+//! `tls` begins after `connect`: it holds the talk that leads to TLS as well, since its packets, too, stand between the
+//! connection and the first byte that may be said in private. The other phases are those of [`dialogue`].
 
-use sonde_proto::model::check::TcpSpec;
+use sonde_proto::model::check::{Pattern, TcpSpec};
 use sonde_proto::model::error_class::ErrorClass;
 
-use super::Context;
-use super::reach;
 use super::trace::Trace;
+use super::{Context, dialogue, reach, starttls, tls};
 
 pub(crate) async fn run(spec: &TcpSpec, context: &Context, trace: &mut Trace) -> Result<(), ErrorClass> {
+    let pattern = spec.expect.as_ref().map(Pattern::regex);
+    let matches = pattern.as_ref().map(|pattern| |heard: &[u8]| pattern.shortest_match(heard));
+    let upgrade = match spec.starttls {
+        None => None,
+        Some(protocol) => Some((protocol, tls::peer_name(&spec.host, None)?)),
+    };
     let target = reach::find(&spec.host, spec.port, context, trace).await?;
-    reach::connect(target, context, trace).await?;
-    Ok(())
+    let stream = reach::connect(target, context, trace).await?;
+    let Some((protocol, name)) = upgrade else {
+        return dialogue::hold(stream, &spec.send, matches, trace).await;
+    };
+    let stream = starttls::upgrade(stream, protocol, &name, trace).await?;
+    let stream = tls::handshake(stream, name, &[], context, trace).await?;
+    dialogue::hold(stream, &spec.send, matches, trace).await
 }

@@ -1,4 +1,5 @@
-//! One TLS handshake with a verified chain. Never resumes a session: each handshake that is measured is a full one.
+//! One TLS handshake with a verified chain, on a connection that may begin in the clear. Never resumes a session: each
+//! handshake that is measured is a full one.
 
 use std::io;
 use std::sync::Arc;
@@ -11,19 +12,30 @@ use sonde_proto::model::error_class::ErrorClass;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::client::TlsStream;
 
-use super::Context;
-use super::reach;
 use super::trace::{Phase, Trace};
+use super::{Context, reach, starttls};
 
 pub(crate) async fn run(spec: &TlsSpec, context: &Context, trace: &mut Trace) -> Result<(), ErrorClass> {
-    let name = match (&spec.server_name, &spec.host) {
-        (Some(name), _) | (None, Host::Name(name)) => name_of(name)?,
-        (None, Host::Addr(addr)) => ServerName::from(*addr),
-    };
+    let name = peer_name(&spec.host, spec.server_name.as_deref())?;
     let target = reach::find(&spec.host, spec.port, context, trace).await?;
-    let stream = reach::connect(target, context, trace).await?;
+    let mut stream = reach::connect(target, context, trace).await?;
+    if let Some(protocol) = spec.starttls {
+        stream = starttls::upgrade(stream, protocol, &name, trace).await?;
+    }
     handshake(stream, name, &[], context, trace).await?;
     Ok(())
+}
+
+/// The name that a check of `host` sends and verifies: `server_name` where there is one.
+///
+/// # Errors
+/// As [`name_of`].
+pub(crate) fn peer_name(host: &Host, server_name: Option<&str>) -> Result<ServerName<'static>, ErrorClass> {
+    match (server_name, host) {
+        (Some(name), _) => name_of(name),
+        (None, Host::Name(name)) => name_of(name),
+        (None, Host::Addr(addr)) => Ok(ServerName::from(*addr)),
+    }
 }
 
 /// The name to send and to verify.

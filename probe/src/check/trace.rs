@@ -29,7 +29,7 @@ pub(crate) struct Trace {
     began: Option<Mono>,
     ended: Mono,
     phases: Phases,
-    /// HTTP status or DNS response code.
+    /// HTTP status, DNS response code, or the status of gRPC when it is not OK.
     pub(crate) status_code: Option<u16>,
     /// Payload bytes received.
     pub(crate) bytes: Option<u64>,

@@ -117,7 +117,7 @@ fn assignment(generation: u64, checks: impl IntoIterator<Item = Assigned>) -> Ar
 }
 
 fn tcp_kind(addr: SocketAddr) -> CheckKind {
-    CheckKind::parse(KindDraft::Tcp { host: addr.ip().to_string(), port: u32::from(addr.port()) }).unwrap()
+    CheckKind::parse(KindDraft::tcp(addr.ip().to_string(), addr.port())).unwrap()
 }
 
 fn http_kind(addr: SocketAddr) -> CheckKind {

@@ -16,7 +16,9 @@ use crate::wire::check_kind::Kind;
 pub fn check_spec(definition: wire::CheckDefinition, paused: bool) -> Result<CheckSpec, InvalidField> {
     let wire::CheckDefinition { name, kind, interval_us, timeout_us, regions, degraded_after_us } = definition;
     let kind = kind.filter(|kind| kind.kind.is_some());
-    let kind = kind.ok_or_else(|| InvalidField::new("kind", "is absent: set one of http, tcp, tls, dns, icmp"))?;
+    let kind = kind.ok_or_else(|| {
+        InvalidField::new("kind", "is absent: set one of http, tcp, tls, dns, icmp, udp, grpc, websocket")
+    })?;
     CheckSpec::new(CheckDraft {
         name,
         kind: draft_of_kind(kind)?,
@@ -43,35 +45,55 @@ pub fn check_definition(spec: &CheckSpec) -> wire::CheckDefinition {
 
 pub(super) fn wire_kind(draft: KindDraft) -> wire::CheckKind {
     let kind = match draft {
-        KindDraft::Http { url, method, version, headers, body, expect_status } => Kind::Http(wire::HttpCheck {
-            url,
-            method,
-            version,
-            headers: headers.into_iter().map(|(name, value)| wire::HttpHeader { name, value }).collect(),
-            body,
-            expect_status,
-        }),
-        KindDraft::Tcp { host, port } => Kind::Tcp(wire::TcpCheck { host, port }),
-        KindDraft::Tls { host, port, server_name } => Kind::Tls(wire::TlsCheck { host, port, server_name }),
+        KindDraft::Http { url, method, version, headers, body, expect_status } => {
+            Kind::Http(wire::HttpCheck { url, method, version, headers: wire_headers(headers), body, expect_status })
+        }
+        KindDraft::Tcp { host, port, starttls, send, expect } => {
+            Kind::Tcp(wire::TcpCheck { host, port, starttls, send, expect })
+        }
+        KindDraft::Tls { host, port, server_name, starttls } => {
+            Kind::Tls(wire::TlsCheck { host, port, server_name, starttls })
+        }
         KindDraft::Dns { name, record, server } => Kind::Dns(wire::DnsCheck { name, record, server }),
         KindDraft::Icmp { host, payload_bytes } => Kind::Icmp(wire::IcmpCheck { host, payload_bytes }),
+        KindDraft::Udp { host, port, send, expect } => Kind::Udp(wire::UdpCheck { host, port, send, expect }),
+        KindDraft::Grpc { host, port, is_tls: tls, server_name, service } => {
+            Kind::Grpc(wire::GrpcCheck { host, port, tls, server_name, service })
+        }
+        KindDraft::Websocket { url, headers, send, expect } => {
+            Kind::Websocket(wire::WebsocketCheck { url, headers: wire_headers(headers), send, expect })
+        }
     };
     wire::CheckKind { kind: Some(kind) }
 }
 
+fn wire_headers(headers: Vec<(String, String)>) -> Vec<wire::HttpHeader> {
+    headers.into_iter().map(|(name, value)| wire::HttpHeader { name, value }).collect()
+}
+
+fn draft_of_headers(headers: Vec<wire::HttpHeader>) -> Vec<(String, String)> {
+    headers.into_iter().map(|header| (header.name, header.value)).collect()
+}
+
 pub(super) fn draft_of_kind(kind: wire::CheckKind) -> Result<KindDraft, InvalidField> {
     Ok(match required("kind", kind.kind)? {
-        Kind::Http(wire::HttpCheck { url, method, version, headers, body, expect_status }) => KindDraft::Http {
-            url,
-            method,
-            version,
-            headers: headers.into_iter().map(|header| (header.name, header.value)).collect(),
-            body,
-            expect_status,
-        },
-        Kind::Tcp(wire::TcpCheck { host, port }) => KindDraft::Tcp { host, port },
-        Kind::Tls(wire::TlsCheck { host, port, server_name }) => KindDraft::Tls { host, port, server_name },
+        Kind::Http(wire::HttpCheck { url, method, version, headers, body, expect_status }) => {
+            KindDraft::Http { url, method, version, headers: draft_of_headers(headers), body, expect_status }
+        }
+        Kind::Tcp(wire::TcpCheck { host, port, starttls, send, expect }) => {
+            KindDraft::Tcp { host, port, starttls, send, expect }
+        }
+        Kind::Tls(wire::TlsCheck { host, port, server_name, starttls }) => {
+            KindDraft::Tls { host, port, server_name, starttls }
+        }
         Kind::Dns(wire::DnsCheck { name, record, server }) => KindDraft::Dns { name, record, server },
         Kind::Icmp(wire::IcmpCheck { host, payload_bytes }) => KindDraft::Icmp { host, payload_bytes },
+        Kind::Udp(wire::UdpCheck { host, port, send, expect }) => KindDraft::Udp { host, port, send, expect },
+        Kind::Grpc(wire::GrpcCheck { host, port, tls: is_tls, server_name, service }) => {
+            KindDraft::Grpc { host, port, is_tls, server_name, service }
+        }
+        Kind::Websocket(wire::WebsocketCheck { url, headers, send, expect }) => {
+            KindDraft::Websocket { url, headers: draft_of_headers(headers), send, expect }
+        }
     })
 }

@@ -29,15 +29,14 @@ struct JsonCheck {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum JsonKind {
     Http(JsonHttp),
-    Tcp {
-        host: String,
-        port: u32,
-    },
+    Tcp(JsonTcp),
     Tls {
         host: String,
         port: u32,
         #[serde(default, skip_serializing_if = "String::is_empty")]
         server_name: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        starttls: String,
     },
     Dns {
         name: String,
@@ -49,6 +48,47 @@ enum JsonKind {
         host: String,
         payload_bytes: u32,
     },
+    Udp {
+        host: String,
+        port: u32,
+        send_base64: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        expect: String,
+    },
+    Grpc {
+        host: String,
+        port: u32,
+        #[serde(default)]
+        tls: bool,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        server_name: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        service: String,
+    },
+    Websocket {
+        url: String,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        headers: Vec<(String, String)>,
+        /// Standard base64, as a body.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        send_base64: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        expect: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonTcp {
+    host: String,
+    port: u32,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    starttls: String,
+    /// Standard base64, as a body.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    send_base64: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    expect: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -87,10 +127,21 @@ fn json_kind(kind: KindDraft) -> JsonKind {
             let body_base64 = STANDARD.encode(body);
             JsonKind::Http(JsonHttp { url, method, version, headers, body_base64, expect_status })
         }
-        KindDraft::Tcp { host, port } => JsonKind::Tcp { host, port },
-        KindDraft::Tls { host, port, server_name } => JsonKind::Tls { host, port, server_name },
+        KindDraft::Tcp { host, port, starttls, send, expect } => {
+            JsonKind::Tcp(JsonTcp { host, port, starttls, send_base64: STANDARD.encode(send), expect })
+        }
+        KindDraft::Tls { host, port, server_name, starttls } => JsonKind::Tls { host, port, server_name, starttls },
         KindDraft::Dns { name, record, server } => JsonKind::Dns { name, record, server },
         KindDraft::Icmp { host, payload_bytes } => JsonKind::Icmp { host, payload_bytes },
+        KindDraft::Udp { host, port, send, expect } => {
+            JsonKind::Udp { host, port, send_base64: STANDARD.encode(send), expect }
+        }
+        KindDraft::Grpc { host, port, is_tls: tls, server_name, service } => {
+            JsonKind::Grpc { host, port, tls, server_name, service }
+        }
+        KindDraft::Websocket { url, headers, send, expect } => {
+            JsonKind::Websocket { url, headers, send_base64: STANDARD.encode(send), expect }
+        }
     }
 }
 
@@ -117,14 +168,29 @@ pub fn check_from_json(json: &Value) -> Result<CheckSpec, InvalidField> {
 fn draft_of_kind(kind: JsonKind) -> Result<KindDraft, InvalidField> {
     Ok(match kind {
         JsonKind::Http(JsonHttp { url, method, version, headers, body_base64, expect_status }) => {
-            let body = STANDARD
-                .decode(body_base64)
-                .map_err(|error| InvalidField::new("http.body", format!("is not base64: {error}")))?;
+            let body = decoded("http.body", &body_base64)?;
             KindDraft::Http { url, method, version, headers, body, expect_status }
         }
-        JsonKind::Tcp { host, port } => KindDraft::Tcp { host, port },
-        JsonKind::Tls { host, port, server_name } => KindDraft::Tls { host, port, server_name },
+        JsonKind::Tcp(JsonTcp { host, port, starttls, send_base64, expect }) => {
+            KindDraft::Tcp { host, port, starttls, send: decoded("tcp.send", &send_base64)?, expect }
+        }
+        JsonKind::Tls { host, port, server_name, starttls } => KindDraft::Tls { host, port, server_name, starttls },
         JsonKind::Dns { name, record, server } => KindDraft::Dns { name, record, server },
         JsonKind::Icmp { host, payload_bytes } => KindDraft::Icmp { host, payload_bytes },
+        JsonKind::Udp { host, port, send_base64, expect } => {
+            KindDraft::Udp { host, port, send: decoded("udp.send", &send_base64)?, expect }
+        }
+        JsonKind::Grpc { host, port, tls: is_tls, server_name, service } => {
+            KindDraft::Grpc { host, port, is_tls, server_name, service }
+        }
+        JsonKind::Websocket { url, headers, send_base64, expect } => {
+            let send = String::from_utf8(decoded("websocket.send", &send_base64)?)
+                .map_err(|_| InvalidField::new("websocket.send", "is not UTF-8"))?;
+            KindDraft::Websocket { url, headers, send, expect }
+        }
     })
+}
+
+fn decoded(field: &str, base64: &str) -> Result<Vec<u8>, InvalidField> {
+    STANDARD.decode(base64).map_err(|error| InvalidField::new(field, format!("is not base64: {error}")))
 }

@@ -129,7 +129,7 @@ fn from_probe() -> impl Strategy<Value = FromProbe> {
 
 fn kind() -> impl Strategy<Value = CheckKind> {
     let host = prop_oneof!["[a-z]{1,9}\\.example", "10\\.[1-9][0-9]?\\.0\\.1", "fd00::[1-9a-f]{1,4}"];
-    let draft = (host, 1_u32..=65_535, 16_u32..=1_400, blob(), "[!-~]{0,20}", 0_u8..5);
+    let draft = (host, 1_u32..=65_535, 16_u32..=1_400, blob(), "[!-~]{0,20}", 0_u8..8);
     draft.prop_map(|(host, port, payload_bytes, body, value, kind)| {
         let authority = if host.contains("::") { format!("[{host}]") } else { host.clone() };
         let server = format!("[fd00::7]:{port}");
@@ -142,10 +142,27 @@ fn kind() -> impl Strategy<Value = CheckKind> {
                 body,
                 expect_status: vec!["204".to_owned(), "300-399".to_owned()],
             },
-            1 => KindDraft::Tcp { host, port },
-            2 => KindDraft::Tls { host, port, server_name: "name.example".to_owned() },
+            1 => {
+                let (starttls, expect) = ("ldap".to_owned(), "^2[0-9]+ ".to_owned());
+                KindDraft::Tcp { host, port, starttls, send: body, expect }
+            }
+            2 => {
+                let (server_name, starttls) = ("name.example".to_owned(), "smtp".to_owned());
+                KindDraft::Tls { host, port, server_name, starttls }
+            }
             3 => KindDraft::Dns { name: "_sip._tcp.example".to_owned(), record: "SRV".to_owned(), server },
-            _ => KindDraft::Icmp { host, payload_bytes },
+            4 => KindDraft::Icmp { host, payload_bytes },
+            5 => KindDraft::Udp { host, port, send: [body, vec![0]].concat(), expect: "a|b".to_owned() },
+            6 => {
+                let (is_tls, server_name) = (true, "name.example".to_owned());
+                KindDraft::Grpc { host, port, is_tls, server_name, service: value }
+            }
+            _ => KindDraft::Websocket {
+                url: format!("wss://{authority}:{port}/a?b=c"),
+                headers: vec![("x-a".to_owned(), value.clone())],
+                send: value,
+                expect: "a+".to_owned(),
+            },
         })
         .unwrap()
     })

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::InvalidField;
 use super::id::{RegionId, cut};
 
+mod dialogue;
 mod draft;
 mod host;
 mod http;
@@ -16,11 +17,12 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
+pub use dialogue::{PATTERN_BYTES_MAX, Pattern, SEND_BYTES_MAX};
 pub use draft::{CheckDraft, KindDraft};
 pub use http::{
     BODY_BYTES_MAX, EXPECT_STATUS_MAX, HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX,
 };
-pub use kinds::{ICMP_PAYLOAD_BYTES_DEFAULT, ICMP_PAYLOAD_BYTES_MAX, ICMP_PAYLOAD_BYTES_MIN};
+pub use kinds::{ICMP_PAYLOAD_BYTES_DEFAULT, ICMP_PAYLOAD_BYTES_MAX, ICMP_PAYLOAD_BYTES_MIN, UDP_SEND_BYTES_MAX};
 
 /// Shortest interval.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -40,7 +42,7 @@ pub const REGIONS_MAX: usize = 64;
 pub enum Protocol {
     /// A request over HTTP/1.1 or HTTP/2, with or without TLS.
     Http,
-    /// A TCP handshake.
+    /// A TCP handshake, and perhaps a few words.
     Tcp,
     /// A TLS handshake with a verified certificate.
     Tls,
@@ -48,11 +50,18 @@ pub enum Protocol {
     Dns,
     /// An ICMP echo.
     Icmp,
+    /// A datagram and its answer.
+    Udp,
+    /// The health service of gRPC.
+    Grpc,
+    /// A WebSocket.
+    Websocket,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Self; 5] = [Self::Http, Self::Tcp, Self::Tls, Self::Dns, Self::Icmp];
+    pub const ALL: [Self; 8] =
+        [Self::Http, Self::Tcp, Self::Tls, Self::Dns, Self::Icmp, Self::Udp, Self::Grpc, Self::Websocket];
 
     /// The word that people, flags and capabilities use.
     pub fn name(self) -> &'static str {
@@ -62,6 +71,9 @@ impl Protocol {
             Self::Tls => "tls",
             Self::Dns => "dns",
             Self::Icmp => "icmp",
+            Self::Udp => "udp",
+            Self::Grpc => "grpc",
+            Self::Websocket => "websocket",
         }
     }
 }
@@ -71,7 +83,8 @@ impl FromStr for Protocol {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL.into_iter().find(|protocol| protocol.name() == text).ok_or_else(|| {
-            InvalidField::new("kind", format!("`{}` is not one of http, tcp, tls, dns, icmp", cut(text)))
+            let known = "http, tcp, tls, dns, icmp, udp, grpc, websocket";
+            InvalidField::new("kind", format!("`{}` is not one of {known}", cut(text)))
         })
     }
 }
@@ -95,6 +108,12 @@ pub enum CheckKind {
     Dns(DnsSpec),
     /// See [`IcmpSpec`].
     Icmp(IcmpSpec),
+    /// See [`UdpSpec`].
+    Udp(UdpSpec),
+    /// See [`GrpcSpec`].
+    Grpc(GrpcSpec),
+    /// See [`WebsocketSpec`].
+    Websocket(WebsocketSpec),
 }
 
 impl CheckKind {
@@ -106,6 +125,9 @@ impl CheckKind {
             Self::Tls(_) => Protocol::Tls,
             Self::Dns(_) => Protocol::Dns,
             Self::Icmp(_) => Protocol::Icmp,
+            Self::Udp(_) => Protocol::Udp,
+            Self::Grpc(_) => Protocol::Grpc,
+            Self::Websocket(_) => Protocol::Websocket,
         }
     }
 }
@@ -176,7 +198,28 @@ pub struct HttpSpec {
     pub expect_status: Vec<StatusRange>,
 }
 
-/// One TCP handshake.
+/// How a protocol changes to TLS on a connection that began in the clear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartTls {
+    /// `STARTTLS` of RFC 3207.
+    Smtp,
+    /// `STARTTLS` of RFC 9051.
+    Imap,
+    /// `STLS` of RFC 2595.
+    Pop3,
+    /// `AUTH TLS` of RFC 4217.
+    Ftp,
+    /// `SSLRequest` of PostgreSQL's protocol.
+    Postgres,
+    /// `SSLRequest` of MySQL's protocol.
+    Mysql,
+    /// `starttls` of RFC 6120, between client and server.
+    Xmpp,
+    /// The extended operation of RFC 4511.
+    Ldap,
+}
+
+/// One TCP handshake; then, where it is wanted, TLS, something to say, and something to hear.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpSpec {
@@ -184,6 +227,56 @@ pub struct TcpSpec {
     pub host: Host,
     /// Port, 1 to 65535.
     pub port: u16,
+    /// Upgrade to TLS, with a verified certificate, before anything else is said.
+    pub starttls: Option<StartTls>,
+    /// Bytes to send, at most [`SEND_BYTES_MAX`].
+    pub send: Vec<u8>,
+    /// What the first 64 KiB of the answer must hold.
+    pub expect: Option<Pattern>,
+}
+
+/// One datagram, and its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UdpSpec {
+    /// Target.
+    pub host: Host,
+    /// Port, 1 to 65535.
+    pub port: u16,
+    /// Payload, 1 to 1,400 bytes.
+    pub send: Vec<u8>,
+    /// What an answer must hold; any answer will do without it.
+    pub expect: Option<Pattern>,
+}
+
+/// One call of `grpc.health.v1.Health/Check`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GrpcSpec {
+    /// Target.
+    pub host: Host,
+    /// Port, 1 to 65535.
+    pub port: u16,
+    /// Whether TLS is spoken, with a verified certificate.
+    pub is_tls: bool,
+    /// Name to send (SNI and `:authority`) and to verify, when it is not `host`.
+    pub server_name: Option<String>,
+    /// Service to ask for, at most 200 characters; empty for the server as a whole.
+    pub service: String,
+}
+
+/// One upgrade to a WebSocket; then, where it is wanted, a message and its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WebsocketSpec {
+    /// `ws` or `wss`, else as [`HttpSpec::url`].
+    pub url: url::Url,
+    /// Extra headers, as [`HttpSpec::headers`].
+    pub headers: Vec<(String, String)>,
+    /// Text message to send, at most [`SEND_BYTES_MAX`] bytes; none when empty.
+    pub send: String,
+    /// What a message from the server must hold.
+    pub expect: Option<Pattern>,
 }
 
 /// One TLS handshake with a verified chain.
@@ -196,6 +289,8 @@ pub struct TlsSpec {
     pub port: u16,
     /// Name to send (SNI) and to verify, when it is not `host`.
     pub server_name: Option<String>,
+    /// Upgrade to TLS of a connection that begins in the clear.
+    pub starttls: Option<StartTls>,
 }
 
 /// Record type of a `dns` check.

@@ -95,6 +95,18 @@ error_classes! {
     IcmpUnreachable = 41, "icmp_unreachable";
     /// This probe may open neither a datagram nor a raw ICMP socket.
     IcmpUnavailable = 42, "icmp_unavailable";
+    /// The answer ended, or 64 KiB of it came, without what the check expects.
+    ExpectMismatch = 43, "expect_mismatch";
+    /// The target does not offer the upgrade to TLS, or refused it.
+    StarttlsRefused = 44, "starttls_refused";
+    /// What the target said before the upgrade to TLS does not follow its protocol.
+    StarttlsProtocol = 45, "starttls_protocol";
+    /// What the target said is not a WebSocket.
+    WebsocketProtocol = 46, "websocket_protocol";
+    /// The call of gRPC ended with another status than OK; the sample carries its number.
+    GrpcStatus = 47, "grpc_status";
+    /// The health service answered that the service is not serving, or that it does not know it.
+    GrpcNotServing = 48, "grpc_not_serving";
     /// The run as a whole ended at its timeout.
     Timeout = 50, "timeout";
     /// The probe could not run the check, for example because it had no socket left.

@@ -89,7 +89,7 @@ pub struct Sample {
     pub phases: Phases,
     /// From the beginning of the first phase to the end of the last, in microseconds.
     pub total_us: u32,
-    /// HTTP status or DNS response code; `None` when none was received.
+    /// HTTP status, DNS response code, or the status of gRPC when it is not OK; `None` when none was received.
     pub status_code: Option<u16>,
     /// Payload bytes received: response body for `http`, answer for `dns` and `icmp`.
     pub bytes: Option<u64>,

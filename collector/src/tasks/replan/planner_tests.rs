@@ -50,10 +50,10 @@ fn seen(held: u64) -> Seen {
     }
 }
 
-fn check(number: u128, port: u32) -> IntentRow {
+fn check(number: u128, port: u16) -> IntentRow {
     let spec = CheckSpec::new(CheckDraft {
         name: format!("check {number}"),
-        kind: KindDraft::Tcp { host: "127.0.0.1".to_owned(), port },
+        kind: KindDraft::tcp("127.0.0.1", port),
         interval: Duration::from_secs(5),
         timeout: Duration::from_secs(2),
         regions: vec!["eu-west".to_owned()],

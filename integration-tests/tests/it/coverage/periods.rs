@@ -19,7 +19,7 @@ const FOREVER: (Wall, Wall) = (Wall(0), Wall(4_000_000_000_000_000));
 fn spec(interval_s: u64) -> CheckSpec {
     CheckSpec::new(CheckDraft {
         name: "web".to_owned(),
-        kind: KindDraft::Tcp { host: "target.example".to_owned(), port: 1 },
+        kind: KindDraft::tcp("target.example", 1),
         interval: Duration::from_secs(interval_s),
         timeout: Duration::from_secs(1),
         degraded_after: None,

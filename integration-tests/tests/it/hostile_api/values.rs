@@ -13,7 +13,7 @@ use crate::ports::channel;
 pub(super) fn definition() -> wire::CheckDefinition {
     wire::CheckDefinition {
         name: "good".into(),
-        kind: kind(Kind::Tcp(wire::TcpCheck { host: "example.com".into(), port: 80 })),
+        kind: kind(Kind::Tcp(wire::TcpCheck { host: "example.com".into(), port: 80, ..Default::default() })),
         interval_us: 5_000_000,
         timeout_us: 2_000_000,
         regions: vec!["eu-west".into()],
@@ -32,7 +32,7 @@ fn http(change: impl FnOnce(&mut wire::HttpCheck)) -> Option<wire::CheckKind> {
 }
 
 fn tcp(host: &str, port: u32) -> Option<wire::CheckKind> {
-    kind(Kind::Tcp(wire::TcpCheck { host: host.into(), port }))
+    kind(Kind::Tcp(wire::TcpCheck { host: host.into(), port, ..Default::default() }))
 }
 
 /// A change that spoils a good definition.

@@ -6,15 +6,18 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
+use futures::future::{Either, select};
 use futures::stream::{FuturesUnordered, Stream};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 
+use super::Body;
+use super::line::Speech;
 use super::stream::Stamped;
-use super::{Body, Speech};
 
 /// Largest body that is drained. Larger ones end the run as `body_too_large`.
 pub(super) const BODY_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -31,14 +34,15 @@ const WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
 /// What is known of the answer, also when the run ends in the middle of it.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
-    pub(super) status: Option<u16>,
-    pub(super) bytes: u64,
+pub(crate) struct Progress {
+    pub(crate) status: Option<u16>,
+    /// Payload bytes that came.
+    pub(crate) bytes: u64,
 }
 
 /// Why an exchange did not end well.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     Http(hyper::Error),
     TooLarge,
 }
@@ -49,18 +53,18 @@ impl From<hyper::Error> for Fault {
     }
 }
 
-/// Sends `request` and reads the answer to its end.
-pub(super) async fn run(
+/// Sends `request` and reads its answer with `read`.
+pub(crate) async fn run<R: Future<Output = Result<(), Fault>>>(
     stream: Stamped,
     speech: Speech,
     request: Request<Body>,
-    progress: &mut Progress,
+    read: impl FnOnce(Response<Incoming>) -> R,
 ) -> Result<(), Fault> {
     match speech {
         Speech::Http1 => {
             let (mut sender, connection) =
                 http1::Builder::new().max_buf_size(BUFFER_BYTES_MAX).handshake(TokioIo::new(stream)).await?;
-            drive(connection, None, async move { drain(sender.send_request(request).await?, progress).await }).await
+            drive(connection, None, async move { read(sender.send_request(request).await?).await }).await
         }
         Speech::Http2 => {
             let tasks = Tasks::default();
@@ -70,13 +74,14 @@ pub(super) async fn run(
                 .max_header_list_size(HEADER_LIST_BYTES_MAX)
                 .handshake(TokioIo::new(stream))
                 .await?;
-            let exchange = async move { drain(sender.send_request(request).await?, progress).await };
+            let exchange = async move { read(sender.send_request(request).await?).await };
             drive(connection, Some(tasks), exchange).await
         }
     }
 }
 
-async fn drain(response: Response<Incoming>, progress: &mut Progress) -> Result<(), Fault> {
+/// Reads an answer to its end and keeps nothing of it.
+pub(super) async fn drain(response: Response<Incoming>, progress: &mut Progress) -> Result<(), Fault> {
     progress.status = Some(response.status().as_u16());
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
@@ -88,6 +93,40 @@ async fn drain(response: Response<Incoming>, progress: &mut Progress) -> Result<
         }
     }
     Ok(())
+}
+
+/// Largest head of an answer to an upgrade, and so the most that is read beyond it.
+const UPGRADE_BYTES_MAX: usize = 64 * 1024;
+
+/// A connection that the peer has given over to another protocol.
+pub(crate) struct Upgraded {
+    pub(crate) stream: Stamped,
+    /// What came behind the answer, in the same packets.
+    pub(crate) rest: Bytes,
+}
+
+/// Sends an `upgrade` over HTTP/1 and reads the head of its answer. `None` when that is not 101.
+pub(crate) async fn upgrade(
+    stream: Stamped,
+    upgrade: Request<Body>,
+) -> Result<(Response<Incoming>, Option<Upgraded>), Fault> {
+    let (mut sender, connection) =
+        http1::Builder::new().max_buf_size(UPGRADE_BYTES_MAX).handshake(TokioIo::new(stream)).await?;
+    let answer = pin!(sender.send_request(upgrade));
+    let connection = pin!(connection.without_shutdown());
+    let (response, connection) = match select(answer, connection).await {
+        Either::Left((response, connection)) => (response?, Either::Left(connection)),
+        // How it ended reaches the exchange as well.
+        Either::Right((parts, answer)) => (answer.await?, Either::Right(parts)),
+    };
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok((response, None));
+    }
+    let parts = match connection {
+        Either::Left(connection) => connection.await?,
+        Either::Right(parts) => parts?,
+    };
+    Ok((response, Some(Upgraded { stream: parts.io.into_inner(), rest: parts.read_buf })))
 }
 
 /// Polls the exchange, and the connection that carries it, until the exchange ends.

@@ -1,37 +1,40 @@
-//! Builds the request of an `http` check. Never sends it.
+//! Builds the request of an `http` check, and the parts of it that other kinds share. Never sends one.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT};
-use http::{Method, Request, Uri, Version};
+use http::{HeaderMap, Method, Request, Uri, Version};
 use rustls_pki_types::ServerName;
 use sonde_proto::model::check::{Host, HttpMethod, HttpSpec};
 use sonde_proto::model::error_class::ErrorClass;
 use url::Url;
 
-use super::{Body, Speech};
+use super::Body;
+use super::line::Speech;
 use crate::check::tls;
 
 /// Says who asks, so that the owner of a target can tell measurements from visitors.
-const AGENT: HeaderValue = HeaderValue::from_static(concat!("sonde-probe/", env!("CARGO_PKG_VERSION")));
+pub(crate) const AGENT: HeaderValue = HeaderValue::from_static(concat!("sonde-probe/", env!("CARGO_PKG_VERSION")));
 
 /// Headers that describe an HTTP/1 connection; HTTP/2 forbids them.
 const CONNECTION_HEADERS: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
 /// Where a request goes.
 #[derive(Debug)]
-pub(super) struct Target {
-    pub(super) host: Host,
-    pub(super) port: u16,
+pub(crate) struct Target {
+    pub(crate) host: Host,
+    pub(crate) port: u16,
     /// Whether TLS is spoken.
-    pub(super) secure: bool,
+    pub(crate) secure: bool,
+    /// The name to send and to verify, when it is not `host`.
+    pub(crate) name: Option<String>,
 }
 
 impl Target {
     /// The target of a URL of a check.
     ///
     /// # Errors
-    /// [`ErrorClass::ProbeError`] for a URL that no [`HttpSpec`] holds.
-    pub(super) fn of(url: &Url) -> Result<Self, ErrorClass> {
+    /// [`ErrorClass::ProbeError`] for a URL that no check holds.
+    pub(crate) fn of(url: &Url) -> Result<Self, ErrorClass> {
         let host = match url.host() {
             Some(url::Host::Domain(name)) => Host::Name(name.to_owned()),
             Some(url::Host::Ipv4(ip)) => Host::Addr(ip.into()),
@@ -39,15 +42,12 @@ impl Target {
             None => return Err(ErrorClass::ProbeError),
         };
         let port = url.port_or_known_default().ok_or(ErrorClass::ProbeError)?;
-        Ok(Self { host, port, secure: url.scheme() == "https" })
+        Ok(Self { host, port, secure: matches!(url.scheme(), "https" | "wss"), name: None })
     }
 
     /// The name that the target's certificate must be for.
     pub(super) fn server_name(&self) -> Result<ServerName<'static>, ErrorClass> {
-        match &self.host {
-            Host::Name(name) => tls::name_of(name),
-            Host::Addr(ip) => Ok(ServerName::from(*ip)),
-        }
+        tls::peer_name(&self.host, self.name.as_deref())
     }
 }
 
@@ -62,24 +62,11 @@ pub(super) fn build(spec: &HttpSpec, target: &Target, speech: Speech) -> Result<
         Body::new(Bytes::copy_from_slice(&spec.body))
     });
     *request.method_mut() = method(spec.method);
+    *request.headers_mut() = headers(&spec.headers, speech)?;
     let headers = request.headers_mut();
-    for (name, value) in &spec.headers {
-        if speech == Speech::Http2 && CONNECTION_HEADERS.contains(&name.as_str()) {
-            continue;
-        }
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| ErrorClass::ProbeError)?;
-        headers.append(name, HeaderValue::from_str(value).map_err(|_| ErrorClass::ProbeError)?);
-    }
-    headers.entry(USER_AGENT).or_insert(AGENT);
     headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
-    let authority = match headers.get(HOST) {
-        Some(chosen) => chosen.to_str().map_err(|_| ErrorClass::ProbeError)?.to_owned(),
-        None => authority(&spec.url)?,
-    };
-    let path = match spec.url.query() {
-        None => spec.url.path().to_owned(),
-        Some(query) => format!("{}?{query}", spec.url.path()),
-    };
+    let authority = authority(headers, &spec.url)?;
+    let path = path(&spec.url);
     let uri = match speech {
         Speech::Http1 => {
             headers.insert(HOST, HeaderValue::from_str(&authority).map_err(|_| ErrorClass::ProbeError)?);
@@ -106,12 +93,44 @@ pub(super) fn build(spec: &HttpSpec, target: &Target, speech: Speech) -> Result<
     Ok(request)
 }
 
-fn authority(url: &Url) -> Result<String, ErrorClass> {
+/// The headers of a check, and who asks.
+///
+/// # Errors
+/// [`ErrorClass::ProbeError`] for headers that no check holds.
+pub(crate) fn headers(given: &[(String, String)], speech: Speech) -> Result<HeaderMap, ErrorClass> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in given {
+        if speech == Speech::Http2 && CONNECTION_HEADERS.contains(&name.as_str()) {
+            continue;
+        }
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| ErrorClass::ProbeError)?;
+        headers.append(name, HeaderValue::from_str(value).map_err(|_| ErrorClass::ProbeError)?);
+    }
+    headers.entry(USER_AGENT).or_insert(AGENT);
+    Ok(headers)
+}
+
+/// Whom a request is for: the `host` among `headers`, else the host of `url`.
+///
+/// # Errors
+/// [`ErrorClass::ProbeError`] for what no check holds.
+pub(crate) fn authority(headers: &HeaderMap, url: &Url) -> Result<String, ErrorClass> {
+    if let Some(chosen) = headers.get(HOST) {
+        return chosen.to_str().map(str::to_owned).map_err(|_| ErrorClass::ProbeError);
+    }
     let host = url.host_str().ok_or(ErrorClass::ProbeError)?;
     Ok(match url.port() {
         None => host.to_owned(),
         Some(port) => format!("{host}:{port}"),
     })
+}
+
+/// Path and query of `url`.
+pub(crate) fn path(url: &Url) -> String {
+    match url.query() {
+        None => url.path().to_owned(),
+        Some(query) => format!("{}?{query}", url.path()),
+    }
 }
 
 fn method(method: HttpMethod) -> Method {

@@ -12,8 +12,8 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
-use super::Speech;
 use super::frames::Frames;
+use super::line::Speech;
 use super::marks::Marks;
 use super::records::Records;
 use crate::check::tls::tls_error;
@@ -95,9 +95,11 @@ pub(super) enum Transport {
 
 /// The bytes of HTTP.
 #[derive(Debug)]
-pub(super) struct Stamped {
+pub(crate) struct Stamped {
     transport: Transport,
     marks: Arc<Marks>,
+    /// Bytes that the peer may still send.
+    allowance: u64,
     /// `Some` for HTTP/2: what is sent, what is received.
     frames: Option<(Frames, Frames)>,
     /// The end of the request has been written, but perhaps not handed to the kernel.
@@ -151,7 +153,26 @@ impl Stamped {
             Speech::Http1 => (None, Opening::Over),
             Speech::Http2 => (Some((Frames::outbound(), Frames::inbound())), Opening::Silent { reader: None }),
         };
-        Self { transport, marks, frames, unflushed: false, opening }
+        Self { transport, marks, allowance: u64::MAX, frames, unflushed: false, opening }
+    }
+
+    /// Ends the exchange once the peer has sent more than `bytes`, whatever they are.
+    pub(crate) fn limit(&mut self, bytes: u64) {
+        self.allowance = bytes;
+    }
+
+    /// Takes `length` bytes from what the peer may send.
+    fn spend(&mut self, length: usize) -> io::Result<()> {
+        match self.allowance.checked_sub(u64::try_from(length).unwrap_or(u64::MAX)) {
+            Some(left) => {
+                self.allowance = left;
+                Ok(())
+            }
+            None => {
+                self.marks.flooded.raise();
+                Err(io::ErrorKind::QuotaExceeded.into())
+            }
+        }
     }
 
     fn note_read(&mut self, bytes: &[u8]) {
@@ -234,7 +255,7 @@ impl AsyncRead for Stamped {
                 } else {
                     this.note_read(fresh);
                 }
-                Poll::Ready(Ok(()))
+                Poll::Ready(this.spend(fresh.len()))
             }
             Err(error) => {
                 this.note_failure(&error);

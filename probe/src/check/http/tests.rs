@@ -1,10 +1,15 @@
 //! The order of what an exchange over HTTP/2 says and hears.
 
+use std::sync::Arc;
+
 use sonde_proto::model::address::Policy;
 use sonde_proto::model::check::{CheckKind, KindDraft};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use super::exchange::Progress;
+use super::request::Target;
+use super::stream::{Transport, Wire};
 use super::*;
 use crate::clock::Clock;
 use crate::guard::Guard;
@@ -55,12 +60,13 @@ async fn a_request_does_not_wait_for_what_the_server_says_first() {
     let wire = Wire::new(tcp, Clock::system(), Arc::clone(&marks), false);
     let stamped = Stamped::new(Transport::Plain(wire), Speech::Http2, marks);
     let mut progress = Progress::default();
+    let exchanged = exchange::run(stamped, Speech::Http2, request, |response| exchange::drain(response, &mut progress));
     let served = async {
         let frames = frames_until_head(&mut server).await;
         server.write_all(ANSWER).await.unwrap();
         frames
     };
-    let (done, frames) = tokio::join!(exchange::run(stamped, Speech::Http2, request, &mut progress), served);
+    let (done, frames) = tokio::join!(exchanged, served);
     done.unwrap();
     assert_eq!(progress.status, Some(200));
     let settings_answered = (4, 1);

@@ -1,15 +1,20 @@
 //! Every kind of check against servers of this process on loopback. Delays belong to the servers; the tests themselves
 //! wait for results only.
 
+mod dialogue;
 mod dns;
+mod grpc;
 mod http;
 mod http2;
 mod icmp;
 mod observer;
 mod resolve;
 mod servers;
+mod starttls;
 mod tcp;
 mod tls;
+mod udp;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::time::Duration;

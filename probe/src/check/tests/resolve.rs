@@ -12,7 +12,7 @@ use super::servers::{asked, dns_answer, dns_server, tcp_server, zone_server};
 use super::{GENEROUS, SHORT, assert_failed, assert_ok, context_with, happened, observe, strict_context};
 
 fn kind(port: u16) -> CheckKind {
-    CheckKind::parse(KindDraft::Tcp { host: "target.test".to_owned(), port: u32::from(port) }).unwrap()
+    CheckKind::parse(KindDraft::tcp("target.test", port)).unwrap()
 }
 
 #[tokio::test]

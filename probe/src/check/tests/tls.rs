@@ -9,7 +9,7 @@ use super::servers::{Authority, Identity, tcp_server, tls_server, zone_server};
 use super::{GENEROUS, SHORT, assert_failed, assert_ok, context, context_with, happened, observe};
 
 fn kind(host: &str, port: u16, server_name: &str) -> CheckKind {
-    let draft = KindDraft::Tls { host: host.to_owned(), port: u32::from(port), server_name: server_name.to_owned() };
+    let draft = KindDraft::tls(host, port, server_name);
     CheckKind::parse(draft).unwrap()
 }
 

@@ -211,7 +211,7 @@ fn a_welcome_is_verified() {
 
 #[test]
 fn an_assignment_is_verified() {
-    let tcp = CheckKind::parse(KindDraft::Tcp { host: "a.example".to_owned(), port: 1 }).unwrap();
+    let tcp = CheckKind::parse(KindDraft::tcp("a.example", 1)).unwrap();
     let assigned = Assigned {
         check: CheckId(Uuid::from_u128(1)),
         kind: tcp,
@@ -254,7 +254,7 @@ fn an_assignment_is_verified() {
     assert_eq!(refusal(|a| a.upserts[0].kind = Some(wire::CheckKind { kind: None })), "kind");
     assert_eq!(
         refusal(|a| {
-            let kind = wire::check_kind::Kind::Tcp(wire::TcpCheck { host: "a".to_owned(), port: 0 });
+            let kind = wire::check_kind::Kind::Tcp(wire::TcpCheck { host: "a".to_owned(), ..Default::default() });
             a.upserts[0].kind = Some(wire::CheckKind { kind: Some(kind) });
         }),
         "port"

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    CheckKind, CheckSpec, DnsSpec, Host, HttpMethod, HttpSpec, HttpVersion, IcmpSpec, RecordType, StatusRange, TcpSpec,
-    TlsSpec,
+    CheckKind, CheckSpec, DnsSpec, GrpcSpec, Host, HttpMethod, HttpSpec, HttpVersion, IcmpSpec, Pattern, RecordType,
+    StartTls, StatusRange, TcpSpec, TlsSpec, UdpSpec, WebsocketSpec,
 };
 
 /// A check as somebody wrote it, before anything was verified.
@@ -50,6 +50,12 @@ pub enum KindDraft {
         host: String,
         /// Port.
         port: u32,
+        /// Protocol to upgrade to TLS, as [`StartTls::name`] has it; empty means none.
+        starttls: String,
+        /// Bytes to send.
+        send: Vec<u8>,
+        /// Regular expression that the answer must match; empty means none.
+        expect: String,
     },
     /// TLS.
     Tls {
@@ -59,6 +65,8 @@ pub enum KindDraft {
         port: u32,
         /// Name to verify; empty means `host`.
         server_name: String,
+        /// Protocol to upgrade to TLS, as [`StartTls::name`] has it; empty means none.
+        starttls: String,
     },
     /// DNS.
     Dns {
@@ -76,6 +84,54 @@ pub enum KindDraft {
         /// Payload bytes; 0 means 56.
         payload_bytes: u32,
     },
+    /// UDP.
+    Udp {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u32,
+        /// Payload.
+        send: Vec<u8>,
+        /// Regular expression that an answer must match; empty means that any will do.
+        expect: String,
+    },
+    /// gRPC.
+    Grpc {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u32,
+        /// Whether TLS is spoken.
+        is_tls: bool,
+        /// Name to verify; empty means `host`.
+        server_name: String,
+        /// Service to ask for; empty means the server as a whole.
+        service: String,
+    },
+    /// WebSocket.
+    Websocket {
+        /// Absolute URL, `ws` or `wss`.
+        url: String,
+        /// Header names and values.
+        headers: Vec<(String, String)>,
+        /// Text message to send; empty means none.
+        send: String,
+        /// Regular expression that a message must match; empty means none.
+        expect: String,
+    },
+}
+
+impl KindDraft {
+    /// A TCP handshake and nothing else.
+    pub fn tcp(host: impl Into<String>, port: u16) -> Self {
+        let (starttls, send, expect) = (String::new(), Vec::new(), String::new());
+        Self::Tcp { host: host.into(), port: port.into(), starttls, send, expect }
+    }
+
+    /// A TLS handshake; `server_name` may be empty.
+    pub fn tls(host: impl Into<String>, port: u16, server_name: impl Into<String>) -> Self {
+        Self::Tls { host: host.into(), port: port.into(), server_name: server_name.into(), starttls: String::new() }
+    }
 }
 
 impl CheckSpec {
@@ -105,11 +161,18 @@ impl CheckKind {
                 body: body.clone(),
                 expect_status: expect_status.iter().map(ToString::to_string).collect(),
             },
-            Self::Tcp(TcpSpec { host, port }) => KindDraft::Tcp { host: host.to_string(), port: u32::from(*port) },
-            Self::Tls(TlsSpec { host, port, server_name }) => KindDraft::Tls {
+            Self::Tcp(TcpSpec { host, port, starttls, send, expect }) => KindDraft::Tcp {
+                host: host.to_string(),
+                port: u32::from(*port),
+                starttls: upgrade(*starttls),
+                send: send.clone(),
+                expect: pattern(expect.as_ref()),
+            },
+            Self::Tls(TlsSpec { host, port, server_name, starttls }) => KindDraft::Tls {
                 host: host.to_string(),
                 port: u32::from(*port),
                 server_name: server_name.clone().unwrap_or_default(),
+                starttls: upgrade(*starttls),
             },
             Self::Dns(DnsSpec { name, record, server }) => KindDraft::Dns {
                 name: name.clone(),
@@ -119,8 +182,35 @@ impl CheckKind {
             Self::Icmp(IcmpSpec { host, payload_bytes }) => {
                 KindDraft::Icmp { host: host.to_string(), payload_bytes: u32::from(*payload_bytes) }
             }
+            Self::Udp(UdpSpec { host, port, send, expect }) => KindDraft::Udp {
+                host: host.to_string(),
+                port: u32::from(*port),
+                send: send.clone(),
+                expect: pattern(expect.as_ref()),
+            },
+            Self::Grpc(GrpcSpec { host, port, is_tls, server_name, service }) => KindDraft::Grpc {
+                host: host.to_string(),
+                port: u32::from(*port),
+                is_tls: *is_tls,
+                server_name: server_name.clone().unwrap_or_default(),
+                service: service.clone(),
+            },
+            Self::Websocket(WebsocketSpec { url, headers, send, expect }) => KindDraft::Websocket {
+                url: url.as_str().to_owned(),
+                headers: headers.clone(),
+                send: send.clone(),
+                expect: pattern(expect.as_ref()),
+            },
         }
     }
+}
+
+fn upgrade(starttls: Option<StartTls>) -> String {
+    starttls.map(StartTls::name).unwrap_or_default().to_owned()
+}
+
+fn pattern(pattern: Option<&Pattern>) -> String {
+    pattern.map(Pattern::as_str).unwrap_or_default().to_owned()
 }
 
 impl std::fmt::Display for Host {

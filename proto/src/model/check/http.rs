@@ -32,13 +32,19 @@ const FRAMING_HEADERS: [&str; 10] = [
     "upgrade",
 ];
 
+/// What an absolute URL may begin with: without TLS, with TLS.
+pub(super) const HTTP_SCHEMES: [&str; 2] = ["http", "https"];
+/// As [`HTTP_SCHEMES`], for WebSockets.
+pub(super) const WEBSOCKET_SCHEMES: [&str; 2] = ["ws", "wss"];
+
 /// Reads a URL. What other programs read differently is refused instead of repaired.
-pub(super) fn url(text: &str) -> Result<url::Url, InvalidField> {
+pub(super) fn url(field: &str, [plain, secure]: [&str; 2], text: &str) -> Result<url::Url, InvalidField> {
     // What stands before an @ may be a password, and an error text may end in a log.
     let shown = if text.contains('@') { "the URL".to_owned() } else { format!("`{}`", cut(text)) };
-    let refuse = |why: &str| Err(InvalidField::new("http.url", format!("{shown} {why}")));
+    let refuse = |why: &str| Err(InvalidField::new(field, format!("{shown} {why}")));
     if text.is_empty() {
-        return Err(InvalidField::new("http.url", "is empty: write an absolute URL such as `https://example.com/`"));
+        let example = format!("is empty: write an absolute URL such as `{secure}://example.com/`");
+        return Err(InvalidField::new(field, example));
     }
     if text.len() > URL_BYTES_MAX {
         return refuse("is too long: at most 2048 bytes are possible");
@@ -49,9 +55,9 @@ pub(super) fn url(text: &str) -> Result<url::Url, InvalidField> {
     if text.contains('\\') {
         return refuse("contains a backslash: write / or %5C");
     }
-    let schemed = |scheme: &str| text.get(..scheme.len()).is_some_and(|head| head.eq_ignore_ascii_case(scheme));
-    if !schemed("http://") && !schemed("https://") {
-        return refuse("does not begin with http:// or https://");
+    let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
+    if !scheme.eq_ignore_ascii_case(plain) && !scheme.eq_ignore_ascii_case(secure) {
+        return refuse(&format!("does not begin with {plain}:// or {secure}://"));
     }
     let mut url = match url::Url::parse(text) {
         Ok(url) => url,
@@ -67,8 +73,8 @@ pub(super) fn url(text: &str) -> Result<url::Url, InvalidField> {
         return refuse("has port 0: use 1 to 65535");
     }
     if let Some(url::Host::Domain(name)) = url.host() {
-        let underscore = if url.scheme() == "https" { Underscore::Refused } else { Underscore::Allowed };
-        let name = host::dns_name("http.url", name, underscore)?;
+        let underscore = if url.scheme() == secure { Underscore::Refused } else { Underscore::Allowed };
+        let name = host::dns_name(field, name, underscore)?;
         if url.set_host(Some(&name)).is_err() {
             return refuse("has no valid host");
         }
@@ -112,18 +118,34 @@ pub(super) fn version(text: &str) -> Result<HttpVersion, InvalidField> {
 }
 
 /// Reads headers: names in lower case, values without spaces around them.
-pub(super) fn headers(headers: Vec<(String, String)>) -> Result<Vec<(String, String)>, InvalidField> {
+pub(super) fn headers(field: &str, headers: Vec<(String, String)>) -> Result<Vec<(String, String)>, InvalidField> {
     if headers.len() > HEADERS_MAX {
         return Err(InvalidField::new(
-            "http.header",
+            field,
             format!("there are {} headers: at most {HEADERS_MAX} are possible", headers.len()),
         ));
     }
-    headers.into_iter().map(|(name, value)| Ok((header_name(&name)?, header_value(&name, &value)?))).collect()
+    headers
+        .into_iter()
+        .map(|(name, value)| Ok((header_name(field, &name)?, header_value(field, &name, &value)?)))
+        .collect()
 }
 
-fn header_name(name: &str) -> Result<String, InvalidField> {
-    let refuse = |why: &str| Err(InvalidField::new("http.header", format!("`{}` {why}", cut(name))));
+/// As [`headers`]; of those of the upgrade only the subprotocol is the check's own.
+pub(super) fn websocket_headers(given: Vec<(String, String)>) -> Result<Vec<(String, String)>, InvalidField> {
+    const FIELD: &str = "websocket.header";
+    let given = headers(FIELD, given)?;
+    let is_framing = |name: &str| name.starts_with("sec-websocket-") && name != "sec-websocket-protocol";
+    match given.iter().find(|(name, _)| is_framing(name)) {
+        Some((name, _)) => {
+            Err(InvalidField::new(FIELD, format!("`{}` is written by the probe itself: leave it out", cut(name))))
+        }
+        None => Ok(given),
+    }
+}
+
+fn header_name(field: &str, name: &str) -> Result<String, InvalidField> {
+    let refuse = |why: &str| Err(InvalidField::new(field, format!("`{}` {why}", cut(name))));
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || name.len() > HEADER_NAME_BYTES_MAX || !name.bytes().all(token) {
         return refuse("is not a header name: use 1 to 128 letters, digits and hyphens");
@@ -135,8 +157,8 @@ fn header_name(name: &str) -> Result<String, InvalidField> {
     Ok(name)
 }
 
-fn header_value(name: &str, value: &str) -> Result<String, InvalidField> {
-    let refuse = |why: &str| Err(InvalidField::new("http.header", format!("the value of `{}` {why}", cut(name))));
+fn header_value(field: &str, name: &str, value: &str) -> Result<String, InvalidField> {
+    let refuse = |why: &str| Err(InvalidField::new(field, format!("the value of `{}` {why}", cut(name))));
     if value.len() > HEADER_VALUE_BYTES_MAX {
         return refuse("is too long: at most 4096 bytes are possible");
     }

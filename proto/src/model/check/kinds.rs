@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use super::host::{self, Underscore};
-use super::{CheckKind, DnsSpec, Host, IcmpSpec, KindDraft, RecordType, TcpSpec, TlsSpec, http};
+use super::{
+    CheckKind, DnsSpec, GrpcSpec, Host, IcmpSpec, KindDraft, RecordType, TcpSpec, TlsSpec, UdpSpec, WebsocketSpec,
+    dialogue, http,
+};
 use crate::model::InvalidField;
 use crate::model::id::cut;
 
@@ -11,6 +14,10 @@ use crate::model::id::cut;
 pub const ICMP_PAYLOAD_BYTES_MIN: u16 = 16;
 /// Largest payload of an echo: fits an Ethernet frame with every header.
 pub const ICMP_PAYLOAD_BYTES_MAX: u16 = 1_400;
+/// Largest payload of a datagram: fits an Ethernet frame with every header.
+pub const UDP_SEND_BYTES_MAX: usize = 1_400;
+/// Longest name of a service of gRPC in bytes.
+const SERVICE_BYTES_MAX: usize = 200;
 /// Payload of an echo when none is written, as `ping` has it.
 pub const ICMP_PAYLOAD_BYTES_DEFAULT: u16 = 56;
 
@@ -22,21 +29,38 @@ impl CheckKind {
     pub fn parse(draft: KindDraft) -> Result<Self, InvalidField> {
         match draft {
             KindDraft::Http { url, method, version, headers, body, expect_status } => Ok(Self::Http(super::HttpSpec {
-                url: http::url(&url)?,
+                url: http::url("http.url", http::HTTP_SCHEMES, &url)?,
                 method: http::method(&method)?,
                 version: http::version(&version)?,
-                headers: http::headers(headers)?,
+                headers: http::headers("http.header", headers)?,
                 body: http::body(body)?,
                 expect_status: http::expect_status(&expect_status)?,
             })),
-            KindDraft::Tcp { host, port } => {
-                Ok(Self::Tcp(TcpSpec { host: host::host("host", &host)?, port: host::port(port)? }))
-            }
-            KindDraft::Tls { host, port, server_name } => tls(&host, port, &server_name).map(Self::Tls),
+            KindDraft::Tcp { host, port, starttls, send, expect } => Ok(Self::Tcp(TcpSpec {
+                host: host::host("host", &host)?,
+                port: host::port(port)?,
+                starttls: dialogue::starttls("tcp.starttls", &starttls)?,
+                send: dialogue::send("tcp.send", send)?,
+                expect: dialogue::expect("tcp.expect", &expect)?,
+            })),
+            KindDraft::Tls { host, port, server_name, starttls } => Ok(Self::Tls(TlsSpec {
+                starttls: dialogue::starttls("tls.starttls", &starttls)?,
+                ..tls(&host, port, &server_name)?
+            })),
             KindDraft::Dns { name, record, server } => dns(&name, &record, &server).map(Self::Dns),
             KindDraft::Icmp { host, payload_bytes } => Ok(Self::Icmp(IcmpSpec {
                 host: host::host("host", &host)?,
                 payload_bytes: payload_bytes_of(payload_bytes)?,
+            })),
+            KindDraft::Udp { host, port, send, expect } => udp(&host, port, send, &expect).map(Self::Udp),
+            KindDraft::Grpc { host, port, is_tls, server_name, service } => {
+                grpc(&host, port, is_tls, &server_name, service).map(Self::Grpc)
+            }
+            KindDraft::Websocket { url, headers, send, expect } => Ok(Self::Websocket(WebsocketSpec {
+                url: http::url("websocket.url", http::WEBSOCKET_SCHEMES, &url)?,
+                headers: http::websocket_headers(headers)?,
+                send: message("websocket.send", send)?,
+                expect: dialogue::expect("websocket.expect", &expect)?,
             })),
         }
     }
@@ -45,22 +69,77 @@ impl CheckKind {
 fn tls(host: &str, port: u32, server_name: &str) -> Result<TlsSpec, InvalidField> {
     let host = host::host("host", host)?;
     let port = host::port(port)?;
+    let server_name = server_name_of("tls.server_name", &host, server_name)?;
+    Ok(TlsSpec { host, port, server_name, starttls: None })
+}
+
+/// Reads the name to verify; `None` for the host's own.
+fn server_name_of(field: &str, host: &Host, server_name: &str) -> Result<Option<String>, InvalidField> {
     if server_name.is_empty() {
         // A certificate cannot be for a name with an underscore, so the check could never succeed.
-        if let Host::Name(name) = &host
+        if let Host::Name(name) = host
             && name.contains('_')
         {
             return Err(InvalidField::new(
                 "host",
-                format!("`{}` has an underscore, for which no certificate can be: set `tls.server_name`", cut(name)),
+                format!("`{}` has an underscore, for which no certificate can be: set `{field}`", cut(name)),
             ));
         }
-        return Ok(TlsSpec { host, port, server_name: None });
+        return Ok(None);
     }
-    let name = host::dns_name("tls.server_name", server_name, Underscore::Refused)?;
+    let name = Host::Name(host::dns_name(field, server_name, Underscore::Refused)?);
     // A server name that repeats the host says nothing.
-    let server_name = if host == Host::Name(name.clone()) { None } else { Some(name) };
-    Ok(TlsSpec { host, port, server_name })
+    Ok((name != *host).then(|| name.to_string()))
+}
+
+fn udp(host: &str, port: u32, send: Vec<u8>, expect: &str) -> Result<UdpSpec, InvalidField> {
+    if send.is_empty() {
+        return Err(InvalidField::new("udp.send", "is empty: nobody answers a datagram without a payload"));
+    }
+    if send.len() > UDP_SEND_BYTES_MAX {
+        return Err(InvalidField::new(
+            "udp.send",
+            format!(
+                "has {} bytes: a datagram that is not cut in pieces holds at most {UDP_SEND_BYTES_MAX}",
+                send.len()
+            ),
+        ));
+    }
+    let expect = dialogue::expect("udp.expect", expect)?;
+    Ok(UdpSpec { host: host::host("host", host)?, port: host::port(port)?, send, expect })
+}
+
+fn grpc(host: &str, port: u32, is_tls: bool, server_name: &str, service: String) -> Result<GrpcSpec, InvalidField> {
+    let host = host::host("host", host)?;
+    let port = host::port(port)?;
+    let server_name = match (is_tls, server_name) {
+        (false, "") => None,
+        (false, _) => {
+            return Err(InvalidField::new(
+                "grpc.server_name",
+                "is verified over TLS only: leave it out or set `grpc.tls`",
+            ));
+        }
+        (true, name) => server_name_of("grpc.server_name", &host, name)?,
+    };
+    let is_plain = service.chars().all(|c| !c.is_control() && !c.is_whitespace());
+    if !is_plain || service.len() > SERVICE_BYTES_MAX {
+        return Err(InvalidField::new(
+            "grpc.service",
+            format!("`{}` is not the name of a service: use at most 200 characters without spaces", cut(&service)),
+        ));
+    }
+    Ok(GrpcSpec { host, port, is_tls, server_name, service })
+}
+
+fn message(field: &str, text: String) -> Result<String, InvalidField> {
+    if text.len() > super::SEND_BYTES_MAX {
+        return Err(InvalidField::new(
+            field,
+            format!("has {} bytes: at most {} are possible", text.len(), super::SEND_BYTES_MAX),
+        ));
+    }
+    Ok(text)
 }
 
 fn dns(name: &str, record: &str, server: &str) -> Result<DnsSpec, InvalidField> {

@@ -1,0 +1,78 @@
+"""Servers of other people, for checks to measure: SMTP with STARTTLS, gRPC health, a WebSocket and a datagram socket that echo.
+
+Usage: servers.py CERTIFICATE KEY. Prints one line of JSON, name to port, when all of them listen on loopback; ends with its
+standard input.
+"""
+
+import asyncio
+import json
+import ssl
+import sys
+from concurrent import futures
+
+import grpc
+import websockets
+from aiosmtpd.handlers import Sink
+from aiosmtpd.smtp import SMTP
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+
+class Echo(asyncio.DatagramProtocol):
+    """Answers each datagram with itself."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, peer):
+        self.transport.sendto(b"you said " + data, peer)
+
+
+async def serve_smtp(context):
+    mail = lambda: SMTP(Sink(), hostname="mail.example", ident="a mail server", tls_context=context)
+    return await asyncio.get_running_loop().create_server(mail, "127.0.0.1", 0)
+
+
+def serve_grpc(certificate, key):
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
+    servicer = health.HealthServicer()
+    servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+    servicer.set("shop.v1.Cart", health_pb2.HealthCheckResponse.SERVING)
+    servicer.set("shop.v1.Broken", health_pb2.HealthCheckResponse.NOT_SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    plain = server.add_insecure_port("127.0.0.1:0")
+    with open(certificate, "rb") as chain, open(key, "rb") as secret:
+        credentials = grpc.ssl_server_credentials([(secret.read(), chain.read())])
+    secure = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    return server, plain, secure
+
+
+async def main():
+    certificate, key = sys.argv[1:]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server, grpc_plain, grpc_tls = serve_grpc(certificate, key)
+
+    async def echo(connection):
+        async for message in connection:
+            await connection.send(f"you said {message}")
+
+    plain = await websockets.serve(echo, "127.0.0.1", 0)
+    secure = await websockets.serve(echo, "127.0.0.1", 0, ssl=context)
+    mail = await serve_smtp(context)
+    datagrams, _ = await asyncio.get_running_loop().create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
+    port = lambda served: next(iter(served.sockets)).getsockname()[1]
+    ports = {
+        "smtp": port(mail),
+        "udp": datagrams.get_extra_info("sockname")[1],
+        "grpc": grpc_plain,
+        "grpc_tls": grpc_tls,
+        "ws": port(plain),
+        "wss": port(secure),
+    }
+    print(json.dumps(ports), flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    server.stop(None)
+
+
+asyncio.run(main())

@@ -1,0 +1,103 @@
+//! How the kind of a check is shown to people and programs.
+
+use sonde_proto::wire::{self, check_kind::Kind};
+
+use super::bytes;
+
+/// Kind and target of a check in one line each.
+pub(crate) fn describe(kind: Option<&wire::CheckKind>) -> (&'static str, String) {
+    match kind.and_then(|kind| kind.kind.as_ref()) {
+        Some(Kind::Http(http)) => ("http", http.url.clone()),
+        Some(Kind::Tcp(tcp)) => ("tcp", format!("{}:{}", tcp.host, tcp.port)),
+        Some(Kind::Tls(tls)) => ("tls", format!("{}:{}", tls.host, tls.port)),
+        Some(Kind::Dns(dns)) => ("dns", format!("{} {}", dns.name, dns.record)),
+        Some(Kind::Icmp(icmp)) => ("icmp", icmp.host.clone()),
+        Some(Kind::Udp(udp)) => ("udp", format!("{}:{}", udp.host, udp.port)),
+        Some(Kind::Grpc(grpc)) => ("grpc", format!("{}:{} {}", grpc.host, grpc.port, grpc.service).trim().to_owned()),
+        Some(Kind::Websocket(websocket)) => ("websocket", websocket.url.clone()),
+        None => ("unknown", String::new()),
+    }
+}
+
+/// The kind's fields as JSON.
+pub(crate) fn details(kind: Option<&wire::CheckKind>) -> serde_json::Value {
+    use serde_json::json;
+    match kind.and_then(|kind| kind.kind.as_ref()) {
+        Some(Kind::Http(http)) => json!({
+            "url": http.url,
+            "method": http.method,
+            "http_version": http.version,
+            "headers": headers(&http.headers),
+            "body": String::from_utf8_lossy(&http.body),
+            "expect_status": http.expect_status,
+        }),
+        Some(Kind::Tcp(tcp)) => json!({
+            "host": tcp.host,
+            "port": tcp.port,
+            "starttls": tcp.starttls,
+            "send": bytes::shown(&tcp.send),
+            "expect": tcp.expect,
+        }),
+        Some(Kind::Tls(tls)) => {
+            json!({"host": tls.host, "port": tls.port, "server_name": tls.server_name, "starttls": tls.starttls})
+        }
+        Some(Kind::Dns(dns)) => json!({"query": dns.name, "record": dns.record, "server": dns.server}),
+        Some(Kind::Icmp(icmp)) => json!({"host": icmp.host, "payload_bytes": icmp.payload_bytes}),
+        Some(Kind::Udp(udp)) => json!({
+            "host": udp.host,
+            "port": udp.port,
+            "send": bytes::shown(&udp.send),
+            "expect": udp.expect,
+        }),
+        Some(Kind::Grpc(grpc)) => json!({
+            "host": grpc.host,
+            "port": grpc.port,
+            "tls": grpc.tls,
+            "server_name": grpc.server_name,
+            "service": grpc.service,
+        }),
+        Some(Kind::Websocket(websocket)) => json!({
+            "url": websocket.url,
+            "headers": headers(&websocket.headers),
+            "send": websocket.send,
+            "expect": websocket.expect,
+        }),
+        None => serde_json::Value::Null,
+    }
+}
+
+fn headers(headers: &[wire::HttpHeader]) -> serde_json::Value {
+    headers.iter().map(|header| serde_json::json!({"name": header.name, "value": header.value})).collect()
+}
+
+/// The kind's fields as rows for people; what is empty is left out.
+pub(crate) fn settings(details: &serde_json::Value) -> Vec<(&'static str, String)> {
+    let text = |field: &str| details[field].as_str().unwrap_or_default().to_owned();
+    let words = |field: &str| -> Vec<String> {
+        let items = details[field].as_array().map(Vec::as_slice).unwrap_or_default();
+        items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    };
+    let headers = details["headers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let header = |item: &serde_json::Value| {
+        format!("{}: {}", item["name"].as_str().unwrap_or_default(), item["value"].as_str().unwrap_or_default())
+    };
+    let body = details["body"].as_str().unwrap_or_default().len();
+    let payload = details["payload_bytes"].as_u64();
+    let mut rows = vec![
+        ("method", text("method")),
+        ("http version", text("http_version")),
+        ("expect status", words("expect_status").join(",")),
+        ("body", if body == 0 { String::new() } else { format!("{body} bytes") }),
+        ("server name", text("server_name")),
+        ("server", text("server")),
+        ("tls", if details["tls"].as_bool() == Some(true) { "yes".to_owned() } else { String::new() }),
+        ("starttls", text("starttls")),
+        ("service", text("service")),
+        ("send", text("send")),
+        ("expect", text("expect")),
+        ("payload", payload.map_or_else(String::new, |bytes| format!("{bytes} bytes"))),
+    ];
+    rows.extend(headers.iter().map(|item| ("header", header(item))));
+    rows.retain(|(_, value)| !value.is_empty());
+    rows
+}

@@ -1,0 +1,100 @@
+//! What holds for every draft, hostile ones included.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::super::{CheckDraft, CheckKind, CheckSpec, KindDraft};
+use super::http;
+
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>(),
+        "[a-zA-Z0-9._:/@%?#\\[\\]-]{0,60}",
+        "https?://[a-zA-Z0-9ü._:@%-]{0,40}(/[ -~]{0,40})?",
+        "[a-z0-9-]{1,20}(\\.[a-zß0-9-]{1,20}){0,4}\\.?",
+        "([0-9]{1,3}\\.){3}[0-9]{1,3}(:[0-9]{1,6})?",
+        "\\[?[0-9a-f:]{2,20}\\]?(:[0-9]{1,5})?",
+    ]
+}
+
+fn any_kind() -> impl Strategy<Value = KindDraft> {
+    let headers = prop::collection::vec((any_text(), any_text()), 0..4);
+    let statuses = prop::collection::vec(prop_oneof![any::<String>(), "[1-6][0-9]{2}(-[1-6][0-9]{2})?"], 0..4);
+    let body = prop::collection::vec(any::<u8>(), 0..64);
+    prop_oneof![
+        (any_text(), "(GET|put|X|)", "(1.1|2|3|)", headers, body, statuses).prop_map(
+            |(url, method, version, headers, body, expect_status)| {
+                KindDraft::Http { url, method, version, headers, body, expect_status }
+            }
+        ),
+        (any_text(), any::<u16>()).prop_map(|(host, port)| KindDraft::tcp(host, port)),
+        (any_text(), any::<u16>(), any_text()).prop_map(|(host, port, server_name)| KindDraft::tls(
+            host,
+            port,
+            server_name
+        )),
+        (any_text(), any_text(), "(A|mx|CAA|)", any_text()).prop_map(|(name, _, record, server)| KindDraft::Dns {
+            name,
+            record,
+            server
+        }),
+        (any_text(), 0_u32..2_000).prop_map(|(host, payload_bytes)| KindDraft::Icmp { host, payload_bytes }),
+        any_dialogue(),
+    ]
+}
+
+/// Kinds that say something and hear something.
+fn any_dialogue() -> impl Strategy<Value = KindDraft> {
+    let target = || (any_text(), any::<u16>().prop_map(u32::from));
+    let words = || (prop::collection::vec(any::<u8>(), 0..64), any_pattern());
+    let starttls = || "(smtp|IMAP|ldap|telnet|)";
+    prop_oneof![
+        (target(), starttls(), words()).prop_map(|((host, port), starttls, (send, expect))| {
+            KindDraft::Tcp { host, port, starttls, send, expect }
+        }),
+        (target(), any_text(), starttls())
+            .prop_map(|((host, port), server_name, starttls)| { KindDraft::Tls { host, port, server_name, starttls } }),
+        (target(), words()).prop_map(|((host, port), (send, expect))| KindDraft::Udp { host, port, send, expect }),
+        (target(), any::<bool>(), any_text(), any_text()).prop_map(|((host, port), is_tls, server_name, service)| {
+            KindDraft::Grpc { host, port, is_tls, server_name, service }
+        }),
+        (
+            "(ws|wss|http|)(://[a-z.]{1,20}/?)?",
+            prop::collection::vec((any_text(), any_text()), 0..3),
+            any_text(),
+            any_pattern()
+        )
+            .prop_map(|(url, headers, send, expect)| KindDraft::Websocket { url, headers, send, expect }),
+    ]
+}
+
+fn any_pattern() -> impl Strategy<Value = String> {
+    prop_oneof![any::<String>(), "[a-z.*+?()\\[\\]{}0-9,|^$-]{0,30}", r"(\\w\{[0-9]{1,4}\}){0,3}"]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn hostile_kinds_never_panic_and_accepted_ones_read_back_equal(kind in any_kind()) {
+        if let Ok(parsed) = CheckKind::parse(kind) {
+            prop_assert_eq!(CheckKind::parse(parsed.draft()), Ok(parsed));
+        }
+    }
+
+    #[test]
+    fn hostile_drafts_never_panic_and_accepted_ones_read_back_equal(
+        name in any_text(), interval in 0_u64..100_000_000, timeout in any::<u32>(), after in any::<Option<u32>>(),
+        regions in prop::collection::vec("[a-z-]{0,8}", 0..4), paused: bool,
+    ) {
+        let draft = CheckDraft {
+            name, kind: http("https://example.com/"), regions, paused,
+            interval: Duration::from_millis(interval), timeout: Duration::from_micros(timeout.into()),
+            degraded_after: after.map(|after| Duration::from_micros(after.into())),
+        };
+        if let Ok(spec) = CheckSpec::new(draft) {
+            prop_assert_eq!(CheckSpec::new(spec.draft()), Ok(spec));
+        }
+    }
+}
