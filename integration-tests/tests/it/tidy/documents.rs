@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use sonde_proto::model::error_class::ErrorClass;
+
 use super::{complain, root};
 
 #[test]
@@ -29,6 +31,18 @@ fn the_files_named_in_the_documents_exist() {
         }
     }
     complain("documents", &faults);
+}
+
+/// Whoever is woken by a class of error finds out what it means.
+#[test]
+fn every_class_of_error_is_explained() {
+    let guide = fs::read_to_string(root().join("docs/guide/errors.md")).unwrap();
+    let explained: Vec<&str> = guide.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let known: Vec<&str> = ErrorClass::ALL.iter().map(|class| class.name()).collect();
+    let missing =
+        known.iter().filter(|name| !explained.contains(name)).map(|name| format!("`{name}` is not explained"));
+    let unknown = explained.iter().filter(|name| !known.contains(name)).map(|name| format!("`{name}` does not exist"));
+    complain("docs/guide/errors.md", &missing.chain(unknown).collect::<Vec<_>>());
 }
 
 #[test]
