@@ -78,10 +78,17 @@ async fn execute(command: Command) -> Result<(), AppError> {
     }
 }
 
+/// Libraries that write down what they send and receive, headers and messages of checks among it, when they are asked for more.
+const QUIET: [&str; 5] = ["tungstenite", "tokio_tungstenite", "h2", "hyper", "rustls"];
+
 fn log_to_stderr() -> Result<(), String> {
     let wanted = std::env::var("SONDE_LOG").unwrap_or_else(|_| "info".to_owned());
     let filter =
         EnvFilter::try_new(&wanted).map_err(|error| format!("SONDE_LOG: `{wanted}` is not a filter ({error})"))?;
+    let filter = QUIET.iter().fold(filter, |filter, target| {
+        let directive = format!("{target}=info").parse().expect("the name of a crate is a target");
+        filter.add_directive(directive)
+    });
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

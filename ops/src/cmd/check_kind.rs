@@ -9,7 +9,7 @@ mod bytes;
 mod changes;
 mod shown;
 
-use bytes::{Bytes, parse_bytes};
+use bytes::{Bytes, parse_bytes, parse_text};
 pub(crate) use changes::KindChanges;
 pub(crate) use shown::{describe, details, settings};
 
@@ -101,8 +101,8 @@ pub(crate) enum KindArgs {
         /// Extra header; may be repeated, 32 times at most
         #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
         headers: Vec<wire::HttpHeader>,
-        /// Text message to send, at most 4096 bytes
-        #[arg(long, default_value = "", hide_default_value = true)]
+        /// Text message to send, at most 4096 bytes; \\r, \\n, \\t, \\0, \\\\ and \\xHH stand for one byte each
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT", value_parser = parse_text)]
         send: String,
         /// Regular expression that a message must match
         #[arg(long, default_value = "", hide_default_value = true, value_name = "REGEX")]

@@ -29,11 +29,11 @@ const GROWTH_DIVISOR: usize = 8;
 const EAGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// Says `send`, unless it is empty, and waits until `matches` finds something in the answer, if there is one to wait
-/// for. `matches` returns where the match ends.
+/// for. `matches` returns where the match ends, or why it cannot tell.
 pub(super) async fn hold(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     send: &[u8],
-    matches: Option<impl Fn(&[u8]) -> Option<usize>>,
+    matches: Option<impl FnMut(&[u8]) -> Result<Option<usize>, ErrorClass>>,
     trace: &mut Trace,
 ) -> Result<(), ErrorClass> {
     let mut from = trace.now();
@@ -55,7 +55,7 @@ async fn say(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result
 }
 
 /// Reads until the answer matches: phases `ttfb` and `transfer`, the first of which began at `from`.
-async fn hear<F: Fn(&[u8]) -> Option<usize>>(
+async fn hear<F: FnMut(&[u8]) -> Result<Option<usize>, ErrorClass>>(
     stream: &mut (impl AsyncRead + Unpin),
     mut heard: Heard<F>,
     from: Mono,
@@ -69,13 +69,12 @@ async fn hear<F: Fn(&[u8]) -> Option<usize>>(
         let class = match read {
             Some(Ok(length)) if length > 0 => {
                 first_byte.get_or_insert(now);
-                if let Some(matched_at) = heard.note_arrival(now) {
-                    break (matched_at, Ok(()));
+                match heard.note_arrival(now) {
+                    Ok(Some(matched_at)) => break (matched_at, Ok(())),
+                    Err(class) => break (now, Err(class)),
+                    Ok(None) if heard.room() > 0 => continue,
+                    Ok(None) => ErrorClass::ExpectMismatch,
                 }
-                if heard.room() > 0 {
-                    continue;
-                }
-                ErrorClass::ExpectMismatch
             }
             Some(Ok(_)) => ErrorClass::ExpectMismatch,
             Some(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -87,7 +86,11 @@ async fn hear<F: Fn(&[u8]) -> Option<usize>>(
             None => ErrorClass::FirstByteTimeout,
         };
         // What came before the end counts, also when it was not worth a search then.
-        break heard.search().map_or((now, Err(class)), |matched_at| (matched_at, Ok(())));
+        break match heard.search() {
+            Ok(Some(matched_at)) => (matched_at, Ok(())),
+            Ok(None) => (now, Err(class)),
+            Err(class) => (now, Err(class)),
+        };
     };
     match first_byte {
         None => trace.add(Phase::FirstByte, from, end),
@@ -120,7 +123,7 @@ struct Heard<F> {
     eager_left: usize,
 }
 
-impl<F: Fn(&[u8]) -> Option<usize>> Heard<F> {
+impl<F: FnMut(&[u8]) -> Result<Option<usize>, ErrorClass>> Heard<F> {
     fn new(matches: F) -> Self {
         Self { bytes: Vec::new(), matches, searched: 0, arrivals: Vec::new(), eager_left: EAGER_BYTES_MAX }
     }
@@ -131,24 +134,25 @@ impl<F: Fn(&[u8]) -> Option<usize>> Heard<F> {
     }
 
     /// Takes note of bytes that arrived at `at`, and searches when it is worth it. Returns when the match arrived.
-    fn note_arrival(&mut self, at: Mono) -> Option<Mono> {
+    fn note_arrival(&mut self, at: Mono) -> Result<Option<Mono>, ErrorClass> {
         let length = self.bytes.len();
         self.arrivals.push((length, at));
         if length - self.searched < self.searched.div_ceil(GROWTH_DIVISOR) {
-            self.eager_left = self.eager_left.checked_sub(length)?;
+            let Some(left) = self.eager_left.checked_sub(length) else { return Ok(None) };
+            self.eager_left = left;
         }
         self.search()
     }
 
     /// Searches, unless nothing came since the last time. Returns when the match arrived.
-    fn search(&mut self) -> Option<Mono> {
-        let &(_, last) = self.arrivals.last()?;
-        let Some(end) = (self.matches)(&self.bytes) else {
+    fn search(&mut self) -> Result<Option<Mono>, ErrorClass> {
+        let Some(&(_, last)) = self.arrivals.last() else { return Ok(None) };
+        let Some(end) = (self.matches)(&self.bytes)? else {
             self.searched = self.bytes.len();
             self.arrivals.clear();
-            return None;
+            return Ok(None);
         };
         let index = self.arrivals.partition_point(|(length, _)| *length < end);
-        Some(self.arrivals.get(index).map_or(last, |(_, at)| *at))
+        Ok(Some(self.arrivals.get(index).map_or(last, |(_, at)| *at)))
     }
 }

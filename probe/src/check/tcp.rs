@@ -11,8 +11,8 @@ use super::trace::Trace;
 use super::{Context, dialogue, reach, starttls, tls};
 
 pub(crate) async fn run(spec: &TcpSpec, context: &Context, trace: &mut Trace) -> Result<(), ErrorClass> {
-    let pattern = spec.expect.as_ref().map(Pattern::regex);
-    let matches = pattern.as_ref().map(|pattern| |heard: &[u8]| pattern.shortest_match(heard));
+    let searcher = spec.expect.as_ref().map(Pattern::searcher).transpose()?;
+    let matches = searcher.map(|mut searcher| move |heard: &[u8]| searcher.end_of_match(heard));
     let upgrade = match spec.starttls {
         None => None,
         Some(protocol) => Some((protocol, tls::peer_name(&spec.host, None)?)),

@@ -20,7 +20,7 @@ const STRAYS_MAX: usize = 256;
 const STRAY_BYTES_MAX: usize = 64 * 1024;
 
 pub(crate) async fn run(spec: &UdpSpec, context: &Context, trace: &mut Trace) -> Result<(), ErrorClass> {
-    let pattern = spec.expect.as_ref().map(Pattern::regex);
+    let mut searcher = spec.expect.as_ref().map(Pattern::searcher).transpose()?;
     let target = reach::find(&spec.host, spec.port, context, trace).await?;
     let socket = context.guard.udp(target).await?;
     let from = trace.now();
@@ -28,7 +28,10 @@ pub(crate) async fn run(spec: &UdpSpec, context: &Context, trace: &mut Trace) ->
     let from = trace.close(Phase::Send, from);
     sent.ok_or(ErrorClass::SendTimeout)?.map_err(|error| connect_class(&error))?;
 
-    let counts = |datagram: &[u8]| pattern.as_ref().is_none_or(|pattern| pattern.is_match(datagram));
+    let counts = |datagram: &[u8]| match &mut searcher {
+        Some(searcher) => searcher.end_of_match(datagram).map(|end| end.is_some()),
+        None => Ok(true),
+    };
     let mut strays = Strays::default();
     let (end, result) = wait(&socket, counts, &mut strays, trace).await;
     trace.add(Phase::FirstByte, from, end);
@@ -43,7 +46,7 @@ pub(crate) async fn run(spec: &UdpSpec, context: &Context, trace: &mut Trace) ->
 /// Waits for a datagram that counts. Returns when the waiting ended, and the length of the datagram.
 async fn wait(
     socket: &UdpSocket,
-    counts: impl Fn(&[u8]) -> bool,
+    mut counts: impl FnMut(&[u8]) -> Result<bool, ErrorClass>,
     strays: &mut Strays,
     trace: &Trace,
 ) -> (Mono, Result<usize, ErrorClass>) {
@@ -55,8 +58,12 @@ async fn wait(
             None if strays.count > 0 => return (now, Err(ErrorClass::ExpectMismatch)),
             None => return (now, Err(ErrorClass::FirstByteTimeout)),
             Some(Err(error)) => return (now, Err(connect_class(&error))),
-            Some(Ok(length)) if counts(&buffer[..length]) => return (now, Ok(length)),
             Some(Ok(length)) => {
+                match counts(&buffer[..length]) {
+                    Ok(true) => return (now, Ok(length)),
+                    Ok(false) => {}
+                    Err(class) => return (now, Err(class)),
+                }
                 strays.count += 1;
                 strays.bytes += length;
                 if strays.count >= STRAYS_MAX || strays.bytes >= STRAY_BYTES_MAX {

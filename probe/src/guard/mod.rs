@@ -136,7 +136,12 @@ impl Guard {
         };
         let socket = UdpSocket::bind((any, 0)).await.map_err(|_| ErrorClass::ProbeError)?;
         socket.connect(target.0).await.map_err(|error| connect_class(&error))?;
-        Ok(socket)
+        // A closed port of this machine from which the kernel happened to send would answer itself.
+        match socket.local_addr() {
+            Ok(own) if own == target.0 => Err(ErrorClass::ConnectRefused),
+            Ok(_) => Ok(socket),
+            Err(_) => Err(ErrorClass::ProbeError),
+        }
     }
 
     /// Makes a socket for one ICMP echo to `target`.

@@ -90,7 +90,7 @@ fn assigned(message: wire::AssignedCheck) -> Result<Assigned, InvalidField> {
     let degraded_after = (degraded_after_us > 0).then(|| Duration::from_micros(degraded_after_us));
     Ok(Assigned {
         check: CheckId::from_slice(&check_id).map_err(at("assignment.upserts.check_id"))?,
-        kind: CheckKind::parse(draft_of_kind(required("assignment.upserts.kind", kind)?)?)?,
+        kind: CheckKind::restore(draft_of_kind(required("assignment.upserts.kind", kind)?)?)?,
         rhythm: Rhythm::new(interval, phase_us),
         timeout,
         degraded_after,

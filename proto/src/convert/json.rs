@@ -154,7 +154,7 @@ pub fn check_from_json(json: &Value) -> Result<CheckSpec, InvalidField> {
         JsonCheck::deserialize(json).map_err(|error| {
             InvalidField::new("definition", format!("is not a check as this version writes it: {error}"))
         })?;
-    CheckSpec::new(CheckDraft {
+    CheckSpec::restore(CheckDraft {
         name,
         kind: draft_of_kind(kind)?,
         interval: Duration::from_micros(interval_us),

@@ -17,7 +17,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-pub use dialogue::{PATTERN_BYTES_MAX, Pattern, SEND_BYTES_MAX};
+pub use dialogue::{PATTERN_BYTES_MAX, Pattern, SEND_BYTES_MAX, Searcher};
 pub use draft::{CheckDraft, KindDraft};
 pub use http::{
     BODY_BYTES_MAX, EXPECT_STATUS_MAX, HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX,

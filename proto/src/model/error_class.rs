@@ -107,6 +107,8 @@ error_classes! {
     GrpcStatus = 47, "grpc_status";
     /// The health service answered that the service is not serving, or that it does not know it.
     GrpcNotServing = 48, "grpc_not_serving";
+    /// The pattern of the check is too complex to be searched for in this answer in bounded time.
+    ExpectTooComplex = 49, "expect_too_complex";
     /// The run as a whole ended at its timeout.
     Timeout = 50, "timeout";
     /// The probe could not run the check, for example because it had no socket left.

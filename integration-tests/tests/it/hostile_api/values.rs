@@ -31,6 +31,12 @@ fn http(change: impl FnOnce(&mut wire::HttpCheck)) -> Option<wire::CheckKind> {
     kind(Kind::Http(http))
 }
 
+fn talk(change: fn(&mut wire::TcpCheck)) -> Option<wire::CheckKind> {
+    let mut tcp = wire::TcpCheck { host: "example.com".into(), port: 25, ..Default::default() };
+    change(&mut tcp);
+    kind(Kind::Tcp(tcp))
+}
+
 fn tcp(host: &str, port: u32) -> Option<wire::CheckKind> {
     kind(Kind::Tcp(wire::TcpCheck { host: host.into(), port, ..Default::default() }))
 }
@@ -81,6 +87,19 @@ const DEFINITIONS: &[(&str, Spoil)] = &[
     ("port", |it| it.kind = tcp("a", u32::MAX)),
     ("icmp.payload_bytes", |it| {
         it.kind = kind(Kind::Icmp(wire::IcmpCheck { host: "a".into(), payload_bytes: u32::MAX }));
+    }),
+    ("tcp.starttls", |it| it.kind = talk(|tcp| tcp.starttls = "smtp\0".into())),
+    ("tcp.send", |it| it.kind = talk(|tcp| tcp.send = vec![0; 4_097])),
+    ("tcp.expect", |it| it.kind = talk(|tcp| tcp.expect = "a\0b".into())),
+    ("tcp.expect", |it| it.kind = talk(|tcp| tcp.expect = "(a{1000}){1000}".into())),
+    ("tcp.expect", |it| it.kind = talk(|tcp| tcp.expect = "(".repeat(1_000))),
+    ("udp.send", |it| it.kind = kind(Kind::Udp(wire::UdpCheck { host: "a".into(), port: 1, ..Default::default() }))),
+    ("grpc.service", |it| {
+        let service = "a\r\nb".into();
+        it.kind = kind(Kind::Grpc(wire::GrpcCheck { host: "a".into(), port: 1, service, ..Default::default() }));
+    }),
+    ("websocket.url", |it| {
+        it.kind = kind(Kind::Websocket(wire::WebsocketCheck { url: "http://a/".into(), ..Default::default() }));
     }),
 ];
 

@@ -32,6 +32,12 @@ pub(super) fn parse_bytes(text: &str) -> Result<Bytes, String> {
     Ok(Bytes(bytes))
 }
 
+/// Reads text, spelled as bytes are.
+pub(super) fn parse_text(text: &str) -> Result<String, String> {
+    let Bytes(bytes) = parse_bytes(text)?;
+    String::from_utf8(bytes).map_err(|_| "is not text in UTF-8, as a message of a WebSocket is".to_owned())
+}
+
 /// Bytes as [`parse_bytes`] reads them.
 pub(super) fn shown(bytes: &[u8]) -> String {
     let spell = |byte: &u8| match byte {
@@ -70,5 +76,8 @@ mod tests {
         let every: Vec<u8> = (0..=u8::MAX).collect();
         let shown = shown(&every);
         assert_eq!(parse_bytes(&shown).unwrap().0, every);
+        let text = "{\"ü\": \"a\\n\"}\n";
+        assert_eq!(parse_text(&super::shown(text.as_bytes())).unwrap(), text);
+        assert!(parse_text(r"\xff").unwrap_err().contains("UTF-8"));
     }
 }

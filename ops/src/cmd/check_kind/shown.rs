@@ -59,7 +59,7 @@ pub(crate) fn details(kind: Option<&wire::CheckKind>) -> serde_json::Value {
         Some(Kind::Websocket(websocket)) => json!({
             "url": websocket.url,
             "headers": headers(&websocket.headers),
-            "send": websocket.send,
+            "send": bytes::shown(websocket.send.as_bytes()),
             "expect": websocket.expect,
         }),
         None => serde_json::Value::Null,

@@ -23,6 +23,7 @@ async fn observe(
 ) -> Observation {
     let clock = Clock::system();
     let mut trace = Trace::begin(clock, timeout);
+    let matches = matches.map(|matches| move |heard: &[u8]| Ok(matches(heard)));
     let result = hold(stream, send, matches, &mut trace).await;
     let observation = trace.finish(clock.wall(), result, None);
     assert_plausible(&observation, timeout);

@@ -121,7 +121,7 @@ async fn what_is_sent_is_answered() {
         linger(stream).await;
     })
     .await;
-    let observation = observe(&talk(addr, b"PI\0\xffNG", r"(?-u)^got PI\x00\xffNG$"), &context(), GENEROUS).await;
+    let observation = observe(&talk(addr, b"PI\0\xffNG", r"(?-u)^got PI\x00\xffNG"), &context(), GENEROUS).await;
     assert_ok(&observation);
     assert_eq!((happened(&observation).as_str(), observation.bytes), ("-c-sfx", Some(10)));
     assert_eq!(observation.status_code, None);
@@ -193,6 +193,26 @@ async fn an_answer_without_the_pattern_is_a_mismatch() {
     check(closing(b"").await, "-c--f-", None).await;
     let endless = tcp_server(|mut stream| async move { while stream.write_all(&[b'.'; 1_000]).await.is_ok() {} }).await;
     check(endless, "-c--fx", Some(65_536)).await;
+}
+
+#[tokio::test]
+async fn a_pattern_that_takes_too_much_gives_up_instead_of_holding_up_others() {
+    let addr = tcp_server(|mut stream| async move {
+        // Each byte makes a state of its own for a pattern that remembers the last 400.
+        let mut bits = 1_u32;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if bits >> 31 == 0 { b'a' } else { b'b' }
+        })
+        .take(60_000)
+        .collect();
+        stream.write_all(&noise).await.ok();
+        linger(stream).await;
+    })
+    .await;
+    let observation = observe(&talk(addr, b"", "a[ab]{400}c"), &context(), GENEROUS).await;
+    assert_failed(&observation, ErrorClass::ExpectTooComplex);
+    assert_eq!(happened(&observation), "-c--fx");
 }
 
 #[tokio::test]

@@ -176,7 +176,7 @@ async fn a_message_is_sent_and_its_answer_found() {
         while socket.next().await.is_some() {}
     })
     .await;
-    let observation = talk(addr, "hällo", "^echo h.llo$").await;
+    let observation = talk(addr, "hällo", "^echo h..llo$").await;
     assert_ok(&observation);
     assert_eq!(happened(&observation), "-c-sfx");
     assert_eq!((observation.status_code, observation.bytes), (Some(101), Some(6 + 11)));

@@ -13,8 +13,7 @@ use std::task::Poll;
 
 use futures::{SinkExt, StreamExt};
 use http::Request;
-use regex::bytes::Regex;
-use sonde_proto::model::check::{HttpVersion, WebsocketSpec};
+use sonde_proto::model::check::{HttpVersion, Pattern, Searcher, WebsocketSpec};
 use sonde_proto::model::error_class::ErrorClass;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -46,7 +45,8 @@ pub(crate) async fn run(spec: &WebsocketSpec, context: &Context, trace: &mut Tra
     let target = Target::of(&spec.url)?;
     let key = upgrade::fresh_key();
     let request = upgrade::request(spec, &key)?;
-    let talk = Talk { send: &spec.send, expect: spec.expect.as_ref().map(|pattern| pattern.regex()), key: &key };
+    let expect = spec.expect.as_ref().map(Pattern::searcher).transpose()?;
+    let talk = Talk { send: &spec.send, expect, key: &key };
     let Line { mut stream, speech: _, marks } = Line::open(&target, HttpVersion::Http1, context, trace).await?;
     stream.limit(ANSWER_BYTES_MAX);
 
@@ -65,14 +65,14 @@ pub(crate) async fn run(spec: &WebsocketSpec, context: &Context, trace: &mut Tra
 /// What is to be said and heard.
 struct Talk<'a> {
     send: &'a str,
-    expect: Option<Regex>,
+    expect: Option<Searcher>,
     key: &'a str,
 }
 
 impl Talk<'_> {
     /// Upgrades `stream` and talks over it. `open` holds the WebSocket from then on.
     async fn run(
-        &self,
+        self,
         stream: Stamped,
         request: Request<Body>,
         marks: &Marks,
@@ -99,16 +99,22 @@ impl Talk<'_> {
                 marks.last_byte.set(taken);
             }
         }
-        match &self.expect {
-            Some(pattern) => hear(socket, pattern, marks, progress).await,
+        match self.expect {
+            Some(searcher) => hear(socket, searcher, marks, progress).await,
             None => Ok(()),
         }
     }
 }
 
 /// Reads messages until one matches.
-async fn hear(socket: &mut Socket, pattern: &Regex, marks: &Marks, progress: &mut Progress) -> Result<(), ErrorClass> {
-    while progress.bytes < u64::try_from(MESSAGES_BYTES_MAX).unwrap_or(u64::MAX) {
+async fn hear(
+    socket: &mut Socket,
+    mut searcher: Searcher,
+    marks: &Marks,
+    progress: &mut Progress,
+) -> Result<(), ErrorClass> {
+    let most = u64::try_from(MESSAGES_BYTES_MAX).unwrap_or(u64::MAX);
+    while progress.bytes < most {
         let message = match socket.next().await {
             None => break,
             Some(Ok(message)) => message,
@@ -117,7 +123,10 @@ async fn hear(socket: &mut Socket, pattern: &Regex, marks: &Marks, progress: &mu
         match &message {
             Message::Text(_) | Message::Binary(_) => {
                 progress.bytes += u64::try_from(message.len()).unwrap_or(u64::MAX);
-                if pattern.is_match(&message.into_data()) {
+                if progress.bytes > most {
+                    break;
+                }
+                if searcher.end_of_match(&message.into_data())?.is_some() {
                     return Ok(());
                 }
             }

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
+use super::dialogue::ReadPattern;
 use super::host::{self, Underscore};
 use super::{
-    CheckKind, DnsSpec, GrpcSpec, Host, IcmpSpec, KindDraft, RecordType, TcpSpec, TlsSpec, UdpSpec, WebsocketSpec,
-    dialogue, http,
+    CheckKind, DnsSpec, GrpcSpec, Host, IcmpSpec, KindDraft, Pattern, RecordType, TcpSpec, TlsSpec, UdpSpec,
+    WebsocketSpec, dialogue, http,
 };
 use crate::model::InvalidField;
 use crate::model::id::cut;
@@ -27,6 +28,18 @@ impl CheckKind {
     /// # Errors
     /// Names the first field that makes no sense, and what would.
     pub fn parse(draft: KindDraft) -> Result<Self, InvalidField> {
+        Self::read(draft, Pattern::new)
+    }
+
+    /// Reads what [`CheckKind::draft`] wrote, and takes its word for what is costly to verify.
+    ///
+    /// # Errors
+    /// As [`CheckKind::parse`].
+    pub fn restore(draft: KindDraft) -> Result<Self, InvalidField> {
+        Self::read(draft, Pattern::known)
+    }
+
+    fn read(draft: KindDraft, pattern: ReadPattern) -> Result<Self, InvalidField> {
         match draft {
             KindDraft::Http { url, method, version, headers, body, expect_status } => Ok(Self::Http(super::HttpSpec {
                 url: http::url("http.url", http::HTTP_SCHEMES, &url)?,
@@ -37,11 +50,11 @@ impl CheckKind {
                 expect_status: http::expect_status(&expect_status)?,
             })),
             KindDraft::Tcp { host, port, starttls, send, expect } => Ok(Self::Tcp(TcpSpec {
-                host: host::host("host", &host)?,
                 port: host::port(port)?,
                 starttls: dialogue::starttls("tcp.starttls", &starttls)?,
+                host: tcp_host(&host, !starttls.is_empty())?,
                 send: dialogue::send("tcp.send", send)?,
-                expect: dialogue::expect("tcp.expect", &expect)?,
+                expect: dialogue::expect(pattern, "tcp.expect", &expect)?,
             })),
             KindDraft::Tls { host, port, server_name, starttls } => Ok(Self::Tls(TlsSpec {
                 starttls: dialogue::starttls("tls.starttls", &starttls)?,
@@ -52,7 +65,9 @@ impl CheckKind {
                 host: host::host("host", &host)?,
                 payload_bytes: payload_bytes_of(payload_bytes)?,
             })),
-            KindDraft::Udp { host, port, send, expect } => udp(&host, port, send, &expect).map(Self::Udp),
+            KindDraft::Udp { host, port, send, expect } => {
+                udp(&host, port, send, dialogue::expect(pattern, "udp.expect", &expect)?).map(Self::Udp)
+            }
             KindDraft::Grpc { host, port, is_tls, server_name, service } => {
                 grpc(&host, port, is_tls, &server_name, service).map(Self::Grpc)
             }
@@ -60,9 +75,21 @@ impl CheckKind {
                 url: http::url("websocket.url", http::WEBSOCKET_SCHEMES, &url)?,
                 headers: http::websocket_headers(headers)?,
                 send: message("websocket.send", send)?,
-                expect: dialogue::expect("websocket.expect", &expect)?,
+                expect: dialogue::expect(pattern, "websocket.expect", &expect)?,
             })),
         }
+    }
+}
+
+/// The target of a `tcp` check, whose certificate is verified when it `is_upgraded`.
+fn tcp_host(host: &str, is_upgraded: bool) -> Result<Host, InvalidField> {
+    let host = host::host("host", host)?;
+    match &host {
+        Host::Name(name) if is_upgraded && name.contains('_') => Err(InvalidField::new(
+            "host",
+            format!("`{}` has an underscore, for which no certificate can be: name it otherwise", cut(name)),
+        )),
+        Host::Name(_) | Host::Addr(_) => Ok(host),
     }
 }
 
@@ -92,7 +119,7 @@ fn server_name_of(field: &str, host: &Host, server_name: &str) -> Result<Option<
     Ok((name != *host).then(|| name.to_string()))
 }
 
-fn udp(host: &str, port: u32, send: Vec<u8>, expect: &str) -> Result<UdpSpec, InvalidField> {
+fn udp(host: &str, port: u32, send: Vec<u8>, expect: Option<Pattern>) -> Result<UdpSpec, InvalidField> {
     if send.is_empty() {
         return Err(InvalidField::new("udp.send", "is empty: nobody answers a datagram without a payload"));
     }
@@ -105,7 +132,6 @@ fn udp(host: &str, port: u32, send: Vec<u8>, expect: &str) -> Result<UdpSpec, In
             ),
         ));
     }
-    let expect = dialogue::expect("udp.expect", expect)?;
     Ok(UdpSpec { host: host::host("host", host)?, port: host::port(port)?, send, expect })
 }
 

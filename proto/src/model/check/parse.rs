@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use super::{CheckDraft, CheckSpec, INTERVAL_MAX, INTERVAL_MIN, NAME_CHARS_MAX, REGIONS_MAX, TIMEOUT_MAX, TIMEOUT_MIN};
+use super::{
+    CheckDraft, CheckKind, CheckSpec, INTERVAL_MAX, INTERVAL_MIN, KindDraft, NAME_CHARS_MAX, REGIONS_MAX, TIMEOUT_MAX,
+    TIMEOUT_MIN,
+};
 use crate::model::InvalidField;
 use crate::model::id::{RegionId, cut};
 
@@ -14,8 +17,20 @@ impl CheckSpec {
     /// # Errors
     /// Names the first field that makes no sense, and what would.
     pub fn new(draft: CheckDraft) -> Result<Self, InvalidField> {
+        Self::read(draft, CheckKind::parse)
+    }
+
+    /// Reads what [`CheckSpec::draft`] wrote, and takes its word for what is costly to verify.
+    ///
+    /// # Errors
+    /// As [`CheckSpec::new`].
+    pub fn restore(draft: CheckDraft) -> Result<Self, InvalidField> {
+        Self::read(draft, CheckKind::restore)
+    }
+
+    fn read(draft: CheckDraft, kind: fn(KindDraft) -> Result<CheckKind, InvalidField>) -> Result<Self, InvalidField> {
         let name = name(draft.name)?;
-        let kind = super::CheckKind::parse(draft.kind)?;
+        let kind = kind(draft.kind)?;
         let interval = interval(draft.interval)?;
         let timeout = timeout(draft.timeout)?;
         if interval < timeout {

@@ -40,7 +40,7 @@ fn websocket(url: &str, header: (&str, &str), send: &str) -> KindDraft {
 fn what_makes_sense_is_read() {
     let CheckKind::Tcp(spec) = CheckKind::parse(tcp("SMTP", b"EHLO sonde\r\n", "^250 ")).unwrap() else { panic!() };
     assert_eq!((spec.starttls.map(|it| it.name()), spec.send.as_slice()), (Some("smtp"), &b"EHLO sonde\r\n"[..]));
-    assert!(spec.expect.unwrap().regex().is_match(b"250 ok"));
+    assert_eq!(spec.expect.unwrap().searcher().unwrap().end_of_match(b"250 ok"), Ok(Some(4)));
     CheckKind::parse(udp(vec![0; 1_400], "")).unwrap();
     let CheckKind::Grpc(spec) = CheckKind::parse(grpc(true, "api.example", "shop.v1.Cart")).unwrap() else { panic!() };
     assert_eq!((spec.server_name.as_deref(), spec.service.as_str()), (Some("api.example"), "shop.v1.Cart"));
@@ -62,6 +62,17 @@ fn what_makes_none_names_its_field() {
         ("udp.send", "is empty", udp(Vec::new(), "")),
         ("udp.send", "at most 1400", udp(vec![0; 1_401], "")),
         ("udp.expect", "look-around", udp(vec![0], "(?!a)")),
+        (
+            "host",
+            "has an underscore",
+            KindDraft::Tcp {
+                host: "mail_1.example".to_owned(),
+                port: 25,
+                starttls: "smtp".to_owned(),
+                send: Vec::new(),
+                expect: String::new(),
+            },
+        ),
         ("grpc.server_name", "over TLS only", grpc(false, "api.example", "")),
         ("host", "set `grpc.server_name`", grpc(true, "", "")),
         ("grpc.service", "without spaces", grpc(false, "", "a b")),
