@@ -74,7 +74,7 @@ impl Pattern {
     pub fn searcher(&self) -> Result<Searcher, ErrorClass> {
         let dfa = compile(&self.0).map_err(|_| ErrorClass::ProbeError)?;
         let cache = dfa.create_cache();
-        Ok(Searcher { dfa, cache })
+        Ok(Searcher(Box::new((dfa, cache))))
     }
 
     /// The pattern as it was written.
@@ -92,10 +92,7 @@ impl fmt::Display for Pattern {
 /// Searches with one pattern. Takes less than a megabyte, and a time that is linear in what is searched: a pattern with which
 /// that is not possible gives up.
 #[derive(Debug)]
-pub struct Searcher {
-    dfa: DFA,
-    cache: Cache,
-}
+pub struct Searcher(Box<(DFA, Cache)>);
 
 impl Searcher {
     /// Where the match that ends first ends, if there is one.
@@ -103,7 +100,8 @@ impl Searcher {
     /// # Errors
     /// [`ErrorClass::ExpectTooComplex`] when the search gave up.
     pub fn end_of_match(&mut self, text: &[u8]) -> Result<Option<usize>, ErrorClass> {
-        match self.dfa.try_search_fwd(&mut self.cache, &Input::new(text).earliest(true)) {
+        let (dfa, cache) = &mut *self.0;
+        match dfa.try_search_fwd(cache, &Input::new(text).earliest(true)) {
             Ok(found) => Ok(found.map(|end| end.offset())),
             Err(error) => {
                 debug_assert!(matches!(error.kind(), MatchErrorKind::GaveUp { .. }), "{error}");
@@ -114,7 +112,7 @@ impl Searcher {
 }
 
 /// Automata that are made while they search, since they alone have a bound for both time and memory.
-fn compile(text: &str) -> Result<DFA, BuildError> {
+fn compile(text: &str) -> Result<DFA, Box<BuildError>> {
     let limits = DFA::config()
         .cache_capacity(STATES_BYTES_MAX)
         .skip_cache_capacity_check(true)
@@ -130,6 +128,7 @@ fn compile(text: &str) -> Result<DFA, BuildError> {
                 .nfa_size_limit(Some(COMPILED_BYTES_MAX)),
         )
         .build(text)
+        .map_err(Box::new)
 }
 
 /// An error and what lies under it.
@@ -261,7 +260,8 @@ mod tests {
             })
             .collect();
         assert_eq!(searcher.end_of_match(&text), Err(ErrorClass::ExpectTooComplex));
-        assert!(searcher.cache.memory_usage() <= 2 * STATES_BYTES_MAX, "{}", searcher.cache.memory_usage());
+        let states = searcher.0.1.memory_usage();
+        assert!(states <= 2 * STATES_BYTES_MAX, "{states}");
     }
 
     #[test]
