@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use sonde_probe::app::{self, AppError, EXIT_CONFIG, EXIT_FAILURE};
 use sonde_probe::config::Config;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Measure targets and report every run to a Sonde collector
 #[derive(Debug, Parser)]
@@ -85,7 +86,10 @@ fn log_to_stderr() -> Result<(), String> {
     let wanted = std::env::var("SONDE_LOG").unwrap_or_else(|_| "info".to_owned());
     let filter =
         EnvFilter::try_new(&wanted).map_err(|error| format!("SONDE_LOG: `{wanted}` is not a filter ({error})"))?;
-    let filter = QUIET.iter().fold(filter, |filter, target| {
+    // A bound, and no wish: whoever asks for less gets less.
+    let is_talkative = filter.max_level_hint().is_none_or(|level| level > LevelFilter::INFO);
+    let quiet = if is_talkative { &QUIET[..] } else { &[] };
+    let filter = quiet.iter().fold(filter, |filter, target| {
         let directive = format!("{target}=info").parse().expect("the name of a crate is a target");
         filter.add_directive(directive)
     });
