@@ -87,14 +87,7 @@ fn config() -> ProbeConfig {
 }
 
 fn assignment(url: &str, clock: Clock) -> anyhow::Result<Assignment> {
-    let kind = CheckKind::parse(KindDraft::Http {
-        url: url.to_owned(),
-        method: String::new(),
-        version: String::new(),
-        headers: Vec::new(),
-        body: Vec::new(),
-        expect_status: Vec::new(),
-    })?;
+    let kind = CheckKind::parse(KindDraft::http(url))?;
     let from = clock.wall();
     let step_us = 1_000_000 / CHECKS;
     let checks = (0..CHECKS).map(|number| {

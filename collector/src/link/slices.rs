@@ -147,14 +147,7 @@ mod tests {
     }
 
     fn http(url_bytes: usize) -> CheckKind {
-        let draft = KindDraft::Http {
-            url: format!("http://127.0.0.1/{}", "x".repeat(url_bytes)),
-            method: String::new(),
-            version: String::new(),
-            headers: Vec::new(),
-            body: Vec::new(),
-            expect_status: Vec::new(),
-        };
+        let draft = KindDraft::http(format!("http://127.0.0.1/{}", "x".repeat(url_bytes)));
         CheckKind::parse(draft).unwrap()
     }
 

@@ -55,7 +55,7 @@ fn secrets(spec: &CheckSpec) -> (Vec<&str>, &[u8]) {
 mod tests {
     use std::time::Duration;
 
-    use sonde_proto::model::check::{CheckDraft, KindDraft};
+    use sonde_proto::model::check::{CheckDraft, HttpDraft, KindDraft};
 
     use super::*;
 
@@ -79,14 +79,14 @@ mod tests {
         let send = secret.as_bytes().to_vec();
         let starttls = "smtp".to_owned();
         [
-            KindDraft::Http {
+            KindDraft::Http(HttpDraft {
                 url: "https://a.example/".to_owned(),
                 method: "POST".to_owned(),
                 version: String::new(),
                 headers: headers.clone(),
                 body: send.clone(),
                 expect_status: Vec::new(),
-            },
+            }),
             KindDraft::Tcp { host: host.clone(), port: 25, starttls, send: send.clone(), expect: expect.clone() },
             KindDraft::Udp { host, port: 53, send, expect: expect.clone() },
             KindDraft::Websocket { url: "wss://a.example/".to_owned(), headers, send: secret.to_owned(), expect },

@@ -121,14 +121,7 @@ fn tcp_kind(addr: SocketAddr) -> CheckKind {
 }
 
 fn http_kind(addr: SocketAddr) -> CheckKind {
-    let draft = KindDraft::Http {
-        url: format!("http://{addr}/"),
-        method: String::new(),
-        version: String::new(),
-        headers: Vec::new(),
-        body: Vec::new(),
-        expect_status: Vec::new(),
-    };
+    let draft = KindDraft::http(format!("http://{addr}/"));
     CheckKind::parse(draft).unwrap()
 }
 

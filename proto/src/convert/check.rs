@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::bounds::required;
 use crate::model::InvalidField;
-use crate::model::check::{CheckDraft, CheckSpec, KindDraft};
+use crate::model::check::{CheckDraft, CheckSpec, HttpDraft, KindDraft};
 use crate::model::time::micros;
 use crate::wire;
 use crate::wire::check_kind::Kind;
@@ -45,7 +45,7 @@ pub fn check_definition(spec: &CheckSpec) -> wire::CheckDefinition {
 
 pub(super) fn wire_kind(draft: KindDraft) -> wire::CheckKind {
     let kind = match draft {
-        KindDraft::Http { url, method, version, headers, body, expect_status } => {
+        KindDraft::Http(HttpDraft { url, method, version, headers, body, expect_status }) => {
             Kind::Http(wire::HttpCheck { url, method, version, headers: wire_headers(headers), body, expect_status })
         }
         KindDraft::Tcp { host, port, starttls, send, expect } => {
@@ -78,7 +78,8 @@ fn draft_of_headers(headers: Vec<wire::HttpHeader>) -> Vec<(String, String)> {
 pub(super) fn draft_of_kind(kind: wire::CheckKind) -> Result<KindDraft, InvalidField> {
     Ok(match required("kind", kind.kind)? {
         Kind::Http(wire::HttpCheck { url, method, version, headers, body, expect_status }) => {
-            KindDraft::Http { url, method, version, headers: draft_of_headers(headers), body, expect_status }
+            let headers = draft_of_headers(headers);
+            KindDraft::Http(HttpDraft { url, method, version, headers, body, expect_status })
         }
         Kind::Tcp(wire::TcpCheck { host, port, starttls, send, expect }) => {
             KindDraft::Tcp { host, port, starttls, send, expect }

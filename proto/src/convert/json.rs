@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::InvalidField;
-use crate::model::check::{CheckDraft, CheckSpec, KindDraft};
+use crate::model::check::{CheckDraft, CheckSpec, HttpDraft, KindDraft};
 use crate::model::time::micros;
 
 #[derive(Serialize, Deserialize)]
@@ -123,7 +123,7 @@ pub fn check_to_json(spec: &CheckSpec) -> Value {
 
 fn json_kind(kind: KindDraft) -> JsonKind {
     match kind {
-        KindDraft::Http { url, method, version, headers, body, expect_status } => {
+        KindDraft::Http(HttpDraft { url, method, version, headers, body, expect_status }) => {
             let body_base64 = STANDARD.encode(body);
             JsonKind::Http(JsonHttp { url, method, version, headers, body_base64, expect_status })
         }
@@ -169,7 +169,7 @@ fn draft_of_kind(kind: JsonKind) -> Result<KindDraft, InvalidField> {
     Ok(match kind {
         JsonKind::Http(JsonHttp { url, method, version, headers, body_base64, expect_status }) => {
             let body = decoded("http.body", &body_base64)?;
-            KindDraft::Http { url, method, version, headers, body, expect_status }
+            KindDraft::Http(HttpDraft { url, method, version, headers, body, expect_status })
         }
         JsonKind::Tcp(JsonTcp { host, port, starttls, send_base64, expect }) => {
             KindDraft::Tcp { host, port, starttls, send: decoded("tcp.send", &send_base64)?, expect }

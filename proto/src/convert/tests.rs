@@ -14,7 +14,7 @@ use super::{
 use crate::codec::{DictionaryEntry, Reference};
 use crate::model::InvalidField;
 use crate::model::assignment::{Assigned, Assignment, AssignmentUpdate};
-use crate::model::check::{CheckDraft, CheckKind, CheckSpec, KindDraft, Protocol};
+use crate::model::check::{CheckDraft, CheckKind, CheckSpec, HttpDraft, KindDraft, Protocol};
 use crate::model::error_class::ErrorClass;
 use crate::model::gap::{Gap, GapCause};
 use crate::model::id::{BootId, CheckId, Epoch, Generation, ProbeId, RegionId, Seq};
@@ -134,14 +134,14 @@ fn kind() -> impl Strategy<Value = CheckKind> {
         let authority = if host.contains("::") { format!("[{host}]") } else { host.clone() };
         let server = format!("[fd00::7]:{port}");
         CheckKind::parse(match kind {
-            0 => KindDraft::Http {
+            0 => KindDraft::Http(HttpDraft {
                 url: format!("https://{authority}:{port}/a?b=c"),
                 method: "PUT".to_owned(),
                 version: if port % 2 == 0 { "1.1".to_owned() } else { String::new() },
                 headers: vec![("x-a".to_owned(), value.clone()), ("x-a".to_owned(), value)],
                 body,
                 expect_status: vec!["204".to_owned(), "300-399".to_owned()],
-            },
+            }),
             1 => {
                 let (starttls, expect) = ("ldap".to_owned(), "^2[0-9]+ ".to_owned());
                 KindDraft::Tcp { host, port, starttls, send: body, expect }

@@ -18,7 +18,7 @@ mod parse;
 mod tests;
 
 pub use dialogue::{PATTERN_BYTES_MAX, Pattern, SEND_BYTES_MAX, Searcher};
-pub use draft::{CheckDraft, KindDraft};
+pub use draft::{CheckDraft, HttpDraft, KindDraft};
 pub use http::{
     BODY_BYTES_MAX, EXPECT_STATUS_MAX, HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX,
 };

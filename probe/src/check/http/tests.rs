@@ -46,14 +46,7 @@ async fn a_request_does_not_wait_for_what_the_server_says_first() {
     // Reading nothing waits until there is something.
     assert_eq!(tcp.read(&mut []).await.unwrap(), 0);
 
-    let draft = KindDraft::Http {
-        url: format!("http://{address}/"),
-        method: String::new(),
-        version: String::new(),
-        headers: Vec::new(),
-        body: Vec::new(),
-        expect_status: Vec::new(),
-    };
+    let draft = KindDraft::http(format!("http://{address}/"));
     let CheckKind::Http(spec) = CheckKind::parse(draft).unwrap() else { panic!("a draft of http is a check of http") };
     let request = request::build(&spec, &Target::of(&spec.url).unwrap(), Speech::Http2).unwrap();
     let marks = Arc::new(Marks::default());

@@ -50,14 +50,7 @@ fn strict_context(resolver: Option<SocketAddr>) -> Context {
 }
 
 fn http_draft(url: &str) -> KindDraft {
-    KindDraft::Http {
-        url: url.to_owned(),
-        method: String::new(),
-        version: String::new(),
-        headers: Vec::new(),
-        body: Vec::new(),
-        expect_status: Vec::new(),
-    }
+    KindDraft::http(url)
 }
 
 /// An `http` check of another form than a plain GET.

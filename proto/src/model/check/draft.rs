@@ -30,20 +30,7 @@ pub struct CheckDraft {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KindDraft {
     /// HTTP.
-    Http {
-        /// Absolute URL.
-        url: String,
-        /// Method name; empty means GET.
-        method: String,
-        /// `1.1`, `2` or empty for negotiated.
-        version: String,
-        /// Header names and values.
-        headers: Vec<(String, String)>,
-        /// Request body.
-        body: Vec<u8>,
-        /// Codes and ranges such as `200`, `200-399`; empty means `200-399`.
-        expect_status: Vec<String>,
-    },
+    Http(HttpDraft),
     /// TCP.
     Tcp {
         /// Name or address.
@@ -121,7 +108,29 @@ pub enum KindDraft {
     },
 }
 
+/// An `http` check as somebody wrote it. The default of each field means that it was left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HttpDraft {
+    /// Absolute URL.
+    pub url: String,
+    /// Method name; empty means GET.
+    pub method: String,
+    /// `1.1`, `2` or empty for negotiated.
+    pub version: String,
+    /// Header names and values.
+    pub headers: Vec<(String, String)>,
+    /// Request body.
+    pub body: Vec<u8>,
+    /// Codes and ranges such as `200`, `200-399`; empty means `200-399`.
+    pub expect_status: Vec<String>,
+}
+
 impl KindDraft {
+    /// A plain GET of `url`.
+    pub fn http(url: impl Into<String>) -> Self {
+        Self::Http(HttpDraft { url: url.into(), ..HttpDraft::default() })
+    }
+
     /// A TCP handshake and nothing else.
     pub fn tcp(host: impl Into<String>, port: u16) -> Self {
         let (starttls, send, expect) = (String::new(), Vec::new(), String::new());
@@ -153,14 +162,14 @@ impl CheckKind {
     /// The spelling of this kind. [`CheckKind::parse`] reads it back to an equal one.
     pub fn draft(&self) -> KindDraft {
         match self {
-            Self::Http(HttpSpec { url, method, version, headers, body, expect_status }) => KindDraft::Http {
+            Self::Http(HttpSpec { url, method, version, headers, body, expect_status }) => KindDraft::Http(HttpDraft {
                 url: url.as_str().to_owned(),
                 method: method.name().to_owned(),
                 version: version.name().to_owned(),
                 headers: headers.clone(),
                 body: body.clone(),
                 expect_status: expect_status.iter().map(ToString::to_string).collect(),
-            },
+            }),
             Self::Tcp(TcpSpec { host, port, starttls, send, expect }) => KindDraft::Tcp {
                 host: host.to_string(),
                 port: u32::from(*port),

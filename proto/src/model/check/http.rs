@@ -1,7 +1,7 @@
 //! Verifies the parts of an HTTP request. Never sends one.
 
 use super::host::{self, Underscore};
-use super::{HttpMethod, HttpVersion, StatusRange};
+use super::{HttpDraft, HttpMethod, HttpSpec, HttpVersion, StatusRange};
 use crate::model::InvalidField;
 use crate::model::id::cut;
 
@@ -36,6 +36,20 @@ const FRAMING_HEADERS: [&str; 10] = [
 pub(super) const HTTP_SCHEMES: [&str; 2] = ["http", "https"];
 /// As [`HTTP_SCHEMES`], for WebSockets.
 pub(super) const WEBSOCKET_SCHEMES: [&str; 2] = ["ws", "wss"];
+
+/// Verifies an `http` check.
+pub(super) fn spec(draft: HttpDraft) -> Result<HttpSpec, InvalidField> {
+    let HttpDraft { url: address, method: word, version: number, headers: given, body: bytes, expect_status: codes } =
+        draft;
+    Ok(HttpSpec {
+        url: url("http.url", HTTP_SCHEMES, &address)?,
+        method: method(&word)?,
+        version: version(&number)?,
+        headers: headers("http.header", given)?,
+        body: body(bytes)?,
+        expect_status: expect_status(&codes)?,
+    })
+}
 
 /// Reads a URL. What other programs read differently is refused instead of repaired.
 pub(super) fn url(field: &str, [plain, secure]: [&str; 2], text: &str) -> Result<url::Url, InvalidField> {
@@ -92,7 +106,7 @@ fn authority(text: &str) -> &str {
 }
 
 /// Reads a method; empty means GET.
-pub(super) fn method(text: &str) -> Result<HttpMethod, InvalidField> {
+fn method(text: &str) -> Result<HttpMethod, InvalidField> {
     if text.is_empty() {
         return Ok(HttpMethod::Get);
     }
@@ -105,7 +119,7 @@ pub(super) fn method(text: &str) -> Result<HttpMethod, InvalidField> {
 }
 
 /// Reads a version; empty means negotiated.
-pub(super) fn version(text: &str) -> Result<HttpVersion, InvalidField> {
+fn version(text: &str) -> Result<HttpVersion, InvalidField> {
     match text {
         "" => Ok(HttpVersion::Negotiated),
         "1.1" => Ok(HttpVersion::Http1),
@@ -170,7 +184,7 @@ fn header_value(field: &str, name: &str, value: &str) -> Result<String, InvalidF
 }
 
 /// Takes a body.
-pub(super) fn body(body: Vec<u8>) -> Result<Vec<u8>, InvalidField> {
+fn body(body: Vec<u8>) -> Result<Vec<u8>, InvalidField> {
     if body.len() > BODY_BYTES_MAX {
         return Err(InvalidField::new(
             "http.body",
@@ -181,7 +195,7 @@ pub(super) fn body(body: Vec<u8>) -> Result<Vec<u8>, InvalidField> {
 }
 
 /// Reads codes and ranges; none means 200 to 399.
-pub(super) fn expect_status(texts: &[String]) -> Result<Vec<StatusRange>, InvalidField> {
+fn expect_status(texts: &[String]) -> Result<Vec<StatusRange>, InvalidField> {
     if texts.is_empty() {
         return Ok(vec![StatusRange { first: 200, last: 399 }]);
     }

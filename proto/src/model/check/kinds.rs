@@ -41,14 +41,7 @@ impl CheckKind {
 
     fn read(draft: KindDraft, pattern: ReadPattern) -> Result<Self, InvalidField> {
         match draft {
-            KindDraft::Http { url, method, version, headers, body, expect_status } => Ok(Self::Http(super::HttpSpec {
-                url: http::url("http.url", http::HTTP_SCHEMES, &url)?,
-                method: http::method(&method)?,
-                version: http::version(&version)?,
-                headers: http::headers("http.header", headers)?,
-                body: http::body(body)?,
-                expect_status: http::expect_status(&expect_status)?,
-            })),
+            KindDraft::Http(draft) => http::spec(draft).map(Self::Http),
             KindDraft::Tcp { host, port, starttls, send, expect } => Ok(Self::Tcp(TcpSpec {
                 port: host::port(port)?,
                 starttls: dialogue::starttls("tcp.starttls", &starttls)?,

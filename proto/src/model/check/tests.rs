@@ -5,18 +5,11 @@ use std::time::Duration;
 mod dialogues;
 mod properties;
 
-use super::{CheckDraft, CheckKind, CheckSpec, Host, HttpMethod, HttpVersion, KindDraft, RecordType};
+use super::{CheckDraft, CheckKind, CheckSpec, Host, HttpDraft, HttpMethod, HttpVersion, KindDraft, RecordType};
 use crate::model::InvalidField;
 
 fn http(url: &str) -> KindDraft {
-    KindDraft::Http {
-        url: url.to_owned(),
-        method: String::new(),
-        version: String::new(),
-        headers: Vec::new(),
-        body: Vec::new(),
-        expect_status: Vec::new(),
-    }
+    KindDraft::http(url)
 }
 
 fn draft() -> CheckDraft {
@@ -153,13 +146,15 @@ fn urls_that_mean_two_things_are_refused() {
 
 #[test]
 fn requests_are_verified() {
-    let with = |name: &str, value: &str| KindDraft::Http {
-        url: "https://example.com/".to_owned(),
-        method: "post".to_owned(),
-        version: "2".to_owned(),
-        headers: vec![(name.to_owned(), value.to_owned())],
-        body: b"{}".to_vec(),
-        expect_status: vec!["204".to_owned(), "301-308".to_owned()],
+    let with = |name: &str, value: &str| {
+        KindDraft::Http(HttpDraft {
+            url: "https://example.com/".to_owned(),
+            method: "post".to_owned(),
+            version: "2".to_owned(),
+            headers: vec![(name.to_owned(), value.to_owned())],
+            body: b"{}".to_vec(),
+            expect_status: vec!["204".to_owned(), "301-308".to_owned()],
+        })
     };
     let CheckKind::Http(spec) = CheckKind::parse(with("X-Token", " abc\tdef ")).unwrap() else { panic!() };
     assert_eq!((spec.method, spec.version), (HttpMethod::Post, HttpVersion::Http2));
@@ -185,19 +180,10 @@ fn requests_are_verified() {
 
 #[test]
 fn each_part_of_a_request_names_itself() {
-    let change = |change: fn(&mut Parts)| {
-        let mut parts = Parts::default();
-        change(&mut parts);
-        let Parts { method, version, headers, body, expect_status } = parts;
-        kind_refused(KindDraft::Http {
-            url: "https://example.com/".to_owned(),
-            method,
-            version,
-            headers,
-            body,
-            expect_status,
-        })
-        .field
+    let change = |change: fn(&mut HttpDraft)| {
+        let mut draft = HttpDraft { url: "https://example.com/".to_owned(), ..HttpDraft::default() };
+        change(&mut draft);
+        kind_refused(KindDraft::Http(draft)).field
     };
     assert_eq!(change(|p| p.method = "CONNECT".to_owned()), "http.method");
     assert_eq!(change(|p| p.version = "3".to_owned()), "http.version");
@@ -205,25 +191,10 @@ fn each_part_of_a_request_names_itself() {
     assert_eq!(change(|p| p.body = vec![0; 65_537]), "http.body");
     assert_eq!(change(|p| p.expect_status = vec!["200".to_owned(); 17]), "http.expect_status");
     for bad in ["99", "600", "299-200", "2xx", "+200", "200-", "-200", "", "200-299-399", "0200"] {
-        let kind = KindDraft::Http {
-            url: "https://example.com/".to_owned(),
-            method: String::new(),
-            version: String::new(),
-            headers: Vec::new(),
-            body: Vec::new(),
-            expect_status: vec![bad.to_owned()],
-        };
+        let (url, expect_status) = ("https://example.com/".to_owned(), vec![bad.to_owned()]);
+        let kind = KindDraft::Http(HttpDraft { url, expect_status, ..HttpDraft::default() });
         assert_eq!(kind_refused(kind).field, "http.expect_status", "{bad}");
     }
-}
-
-#[derive(Default)]
-struct Parts {
-    method: String,
-    version: String,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-    expect_status: Vec<String>,
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::{CheckDraft, CheckKind, CheckSpec, KindDraft};
+use super::super::{CheckDraft, CheckKind, CheckSpec, HttpDraft, KindDraft};
 use super::http;
 
 fn any_text() -> impl Strategy<Value = String> {
@@ -25,7 +25,7 @@ fn any_kind() -> impl Strategy<Value = KindDraft> {
     prop_oneof![
         (any_text(), "(GET|put|X|)", "(1.1|2|3|)", headers, body, statuses).prop_map(
             |(url, method, version, headers, body, expect_status)| {
-                KindDraft::Http { url, method, version, headers, body, expect_status }
+                KindDraft::Http(HttpDraft { url, method, version, headers, body, expect_status })
             }
         ),
         (any_text(), any::<u16>()).prop_map(|(host, port)| KindDraft::tcp(host, port)),
