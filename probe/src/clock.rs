@@ -8,7 +8,7 @@
 //! stamped with the time after it, at once and not with the next comparison. Timers of the runtime stand still meanwhile.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sonde_proto::model::time::{Mono, Wall};
 
@@ -32,6 +32,8 @@ pub struct Clock {
 #[derive(Debug)]
 struct Base {
     origin: Duration,
+    /// What the runtime's clock said at `origin`.
+    epoch: Instant,
     anchor: Mutex<Anchor>,
 }
 
@@ -41,7 +43,7 @@ impl Clock {
         static BASE: OnceLock<Base> = OnceLock::new();
         let base = BASE.get_or_init(|| {
             let origin = since_boot();
-            Base { origin, anchor: Mutex::new(Anchor::new(Mono(0), machine_wall())) }
+            Base { origin, epoch: machine_instant(), anchor: Mutex::new(Anchor::new(Mono(0), machine_wall())) }
         });
         Self { base }
     }
@@ -50,6 +52,11 @@ impl Clock {
     pub fn now(self) -> Mono {
         let passed = since_boot().saturating_sub(self.base.origin);
         Mono(u64::try_from(passed.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// `at` in the type of those libraries that are told the time and do not read it. Only distances mean something.
+    pub fn instant(self, at: Mono) -> Instant {
+        self.base.epoch + Duration::from_micros(at.0)
     }
 
     /// Wall-clock time, advanced by the monotonic clock between two calls of [`Self::resync`].
@@ -107,6 +114,11 @@ fn since_boot() -> Duration {
     #[cfg(not(target_os = "linux"))]
     let clock = rustix::time::ClockId::Monotonic;
     Duration::try_from(rustix::time::clock_gettime(clock)).unwrap_or_default()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this file is the reader of time")]
+fn machine_instant() -> Instant {
+    Instant::now()
 }
 
 #[expect(clippy::disallowed_methods, reason = "this file is the reader of time")]

@@ -9,6 +9,8 @@ mod dns;
 mod grpc;
 mod http;
 mod icmp;
+#[expect(dead_code, reason = "the transport comes before the kinds that are spoken over it")]
+mod quic;
 mod reach;
 mod starttls;
 mod tcp;
@@ -76,6 +78,7 @@ pub struct Context {
     clock: Clock,
     guard: Guard,
     tls: TlsConnector,
+    quic: quic::Trust,
 }
 
 impl Context {
@@ -88,7 +91,8 @@ impl Context {
         for root in extra_roots {
             roots.add(root)?;
         }
-        Ok(Self { clock, guard, tls: TlsConnector::from(Arc::new(tls::client_config(roots)?)) })
+        let quic = quic::Trust::new(roots.clone())?;
+        Ok(Self { clock, guard, tls: TlsConnector::from(Arc::new(tls::client_config(roots)?)), quic })
     }
 
     /// The clock that runs are timed with.

@@ -103,7 +103,7 @@ fn handshake_class(error: &io::Error, offered_alpn: bool) -> ErrorClass {
     clippy::wildcard_enum_match_arm,
     reason = "the list is rustls's own and grows; the class for the rest is meant"
 )]
-fn certificate_class(error: &CertificateError) -> ErrorClass {
+pub(crate) fn certificate_class(error: &CertificateError) -> ErrorClass {
     match error {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => ErrorClass::TlsExpired,
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => ErrorClass::TlsNotYetValid,

@@ -24,7 +24,7 @@ pub use echo::{EchoMode, EchoSocket, ICMP_REMEDY, may_send_echoes};
 pub(crate) use fault::connect_class;
 pub(crate) use resolve::rcode_class;
 pub use stream::Stream;
-pub(crate) use stream::send_datagram;
+pub(crate) use stream::{poll_send_datagram, send_datagram, try_send_datagram};
 
 use resolve::NameService;
 

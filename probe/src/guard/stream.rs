@@ -37,6 +37,16 @@ fn at_once(tried: Result<usize, Errno>) -> Option<Poll<io::Result<usize>>> {
     }
 }
 
+/// Hands one datagram to the kernel, for the peer that the socket is connected to.
+pub(crate) fn poll_send_datagram(socket: &UdpSocket, message: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    at_once(send(socket, message, FLAGS)).unwrap_or_else(|| socket.poll_send(cx, message))
+}
+
+/// Hands one datagram to the kernel if there is room for it now.
+pub(crate) fn try_send_datagram(socket: &UdpSocket, message: &[u8]) -> io::Result<usize> {
+    send(socket, message, FLAGS).map_err(io::Error::from)
+}
+
 /// Hands one datagram to the kernel, for `to` or for the peer that the socket is connected to.
 pub(crate) async fn send_datagram(socket: &UdpSocket, message: &[u8], to: Option<SocketAddr>) -> io::Result<()> {
     let tried = match &to {

@@ -113,6 +113,18 @@ error_classes! {
     Timeout = 50, "timeout";
     /// The probe could not run the check, for example because it had no socket left.
     ProbeError = 60, "probe_error";
+    /// The target speaks none of the protocols that the check offers over TLS (ALPN).
+    TlsAlpn = 70, "tls_alpn";
+    /// The target speaks no version of QUIC that this probe speaks.
+    QuicVersion = 71, "quic_version";
+    /// What the target sent does not follow QUIC.
+    QuicProtocol = 72, "quic_protocol";
+    /// The target closed the connection of QUIC with a code.
+    QuicClosed = 73, "quic_closed";
+    /// The target has forgotten the connection (stateless reset).
+    QuicReset = 74, "quic_reset";
+    /// Nothing came for longer than the idle timeout that was agreed on.
+    QuicIdle = 75, "quic_idle";
 }
 
 impl fmt::Display for ErrorClass {

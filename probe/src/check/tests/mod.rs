@@ -8,6 +8,7 @@ mod http;
 mod http2;
 mod icmp;
 mod observer;
+mod quic;
 mod resolve;
 mod servers;
 mod starttls;

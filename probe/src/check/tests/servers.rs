@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_rustls::TlsAcceptor;
 
 #[expect(clippy::disallowed_methods, reason = "a server of a test ends with the runtime of the test")]
-fn background(task: impl Future<Output = ()> + Send + 'static) {
+pub(super) fn background(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
 }
 
