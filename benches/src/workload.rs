@@ -125,6 +125,7 @@ impl Iterator for Workload {
             total_us: u32::try_from(phases.sum_us() + between_us).ok()?,
             status_code: Some(200),
             bytes: Some(bytes),
+            detail: None,
         })
     }
 }

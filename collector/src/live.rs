@@ -194,6 +194,7 @@ mod tests {
             total_us: 1,
             status_code: None,
             bytes: None,
+            detail: None,
         };
         let probe = ProbeId(Uuid::from_u128(3));
         let stored = StoredSample { probe, boot: BootId(Uuid::from_u128(4)), seq: Seq(seq), sample };

@@ -134,6 +134,7 @@ mod tests {
             total_us: number,
             status_code: None,
             bytes: None,
+            detail: None,
         }
     }
 

@@ -32,6 +32,11 @@ CREATE TABLE IF NOT EXISTS samples
     other_us Int64 COMMENT 'What the phases leave of the total, microseconds; negative when they add up to more' CODEC(T64('bit'), ZSTD(1)),
     status_code Nullable(UInt16) COMMENT 'HTTP status or DNS response code' CODEC(T64, ZSTD(1)),
     bytes Nullable(UInt64) COMMENT 'Payload bytes received' CODEC(T64, ZSTD(1)),
+    readings Map(String, Int64) COMMENT 'Named numbers that the run saw besides' CODEC(ZSTD(1)),
+    parts Array(Tuple(kind Enum8('redirect' = 1, 'address' = 2, 'router' = 3), number UInt16, addr Nullable(IPv6),
+        error String, status_code Nullable(UInt16), dns_us Nullable(UInt32), connect_us Nullable(UInt32),
+        tls_us Nullable(UInt32), send_us Nullable(UInt32), ttfb_us Nullable(UInt32), transfer_us Nullable(UInt32),
+        total_us UInt32, sent UInt16, received UInt16)) COMMENT 'Redirects, addresses or routers that the run was made of' CODEC(ZSTD(1)),
     started_at DateTime64(6, 'UTC') ALIAS fromUnixTimestamp64Micro(toUnixTimestamp64Micro(slot_at) + late_us, 'UTC')
         COMMENT 'When it began',
     total_us UInt32 ALIAS toUInt32(
@@ -51,7 +56,7 @@ ORDER BY (workspace_id, check_id, region, slot_at, probe_id, boot, seq);
 CREATE VIEW IF NOT EXISTS samples_v AS
 SELECT
     workspace_id, check_id, region, slot_at, probe_id, boot, seq, generation, kind, started_at, outcome, error,
-    dns_us, connect_us, tls_us, send_us, ttfb_us, transfer_us, total_us, status_code, bytes
+    dns_us, connect_us, tls_us, send_us, ttfb_us, transfer_us, total_us, status_code, bytes, readings, parts
 FROM samples
 ORDER BY workspace_id, check_id, region, slot_at, generation DESC, probe_id, boot, seq
 LIMIT 1 BY
@@ -59,3 +64,13 @@ LIMIT 1 BY
     if(kind = 'scheduled', toUUID('00000000-0000-0000-0000-000000000000'), probe_id),
     if(kind = 'scheduled', toUUID('00000000-0000-0000-0000-000000000000'), boot),
     if(kind = 'scheduled', 0, seq);
+
+-- The parts of the samples that readers see, a row each.
+CREATE VIEW IF NOT EXISTS sample_parts_v AS
+SELECT
+    workspace_id, check_id, region, slot_at, probe_id, boot, seq, part.kind AS kind, part.number AS number,
+    part.addr AS addr, part.error AS error, part.status_code AS status_code, part.dns_us AS dns_us,
+    part.connect_us AS connect_us, part.tls_us AS tls_us, part.send_us AS send_us, part.ttfb_us AS ttfb_us,
+    part.transfer_us AS transfer_us, part.total_us AS total_us, part.sent AS sent, part.received AS received
+FROM samples_v
+ARRAY JOIN parts AS part;

@@ -16,6 +16,7 @@ use super::auth::Caller;
 use super::{ANSWER_BYTES_MAX, Deps, REQUEST_BYTES_MAX, error, parse};
 use crate::authz::Scope;
 use crate::clickhouse::ClickHouseError;
+use crate::clickhouse::details::ListedPart;
 use crate::clickhouse::latency::{Latency, LatencyRow, RunCounts};
 use crate::clickhouse::read::{LIST_ROWS_MAX, ListQuery, ListedSample, Window};
 use crate::clickhouse::rollup::PERCENTILE_ERROR_MAX;
@@ -233,6 +234,32 @@ fn message(listed: ListedSample) -> wire::SampleRow {
         total_us: listed.total_us,
         status_code: listed.status_code.map(u32::from),
         bytes: listed.bytes,
+        readings: listed
+            .detail
+            .readings()
+            .iter()
+            .map(|(name, value)| wire::SampleReading { name: name.clone(), value: *value })
+            .collect(),
+        parts: listed.detail.parts().map(part_message).collect(),
+    }
+}
+
+fn part_message(part: ListedPart) -> wire::SamplePart {
+    wire::SamplePart {
+        kind: part.kind,
+        number: part.number.into(),
+        addr: part.addr.map(|addr| addr.to_string()).unwrap_or_default(),
+        error: part.error,
+        status_code: part.status_code.map(u32::from),
+        dns_us: part.phases.dns_us,
+        connect_us: part.phases.connect_us,
+        tls_us: part.phases.tls_us,
+        send_us: part.phases.send_us,
+        ttfb_us: part.phases.ttfb_us,
+        transfer_us: part.phases.transfer_us,
+        total_us: part.total_us,
+        sent: part.sent.into(),
+        received: part.received.into(),
     }
 }
 

@@ -6,6 +6,7 @@ use sonde_proto::model::sample::{Phases, Sample};
 use sonde_proto::model::time::Wall;
 use uuid::Uuid;
 
+use super::details::{DetailRow, PartHead, PartNumbers, SELECTED};
 use super::insert::{BootRange, instant};
 use super::row::{kind_code, outcome_code};
 use super::{ClickHouseError, Client};
@@ -35,12 +36,16 @@ pub struct HeldRow {
     total_us: u32,
     status_code: Option<u16>,
     bytes: Option<u64>,
+    reading_pairs: Vec<(String, i64)>,
+    part_heads: Vec<PartHead>,
+    part_numbers: Vec<PartNumbers>,
 }
 
 impl HeldRow {
     /// What the store holds once it has this sample.
     pub fn of(region: &RegionId, seq: Seq, sample: &Sample) -> Self {
         let Phases { dns_us, connect_us, tls_us, send_us, ttfb_us, transfer_us } = sample.phases;
+        let DetailRow { reading_pairs, part_heads, part_numbers } = DetailRow::of(sample.detail.as_deref());
         Self {
             seq: seq.0,
             check_id: sample.check.0,
@@ -60,6 +65,9 @@ impl HeldRow {
             total_us: sample.total_us,
             status_code: sample.status_code,
             bytes: sample.bytes,
+            reading_pairs,
+            part_heads,
+            part_numbers,
         }
     }
 }
@@ -75,7 +83,7 @@ impl Client {
             "SELECT DISTINCT seq, check_id, toString(region) AS region, slot_at, generation, \
                toUInt8(kind) AS kind, started_at, toUInt8(outcome) AS outcome, \
                toString(error) AS error, dns_us, connect_us, tls_us, send_us, ttfb_us, transfer_us, total_us, \
-               status_code, bytes \
+               status_code, bytes, {SELECTED} \
              FROM samples WHERE slot_at >= {} AND slot_at < {} \
              AND probe_id = '{probe}' AND boot = '{boot}' AND seq BETWEEN {} AND {} ORDER BY seq LIMIT {ROWS_MAX}",
             instant(from),

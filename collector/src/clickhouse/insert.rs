@@ -18,6 +18,7 @@ use sonde_proto::model::sample::SeqRange;
 use sonde_proto::model::time::{DAY_US, Wall};
 use uuid::Uuid;
 
+use super::details::{PARTS, READINGS};
 use super::error::{exception_code, innermost, shorten};
 use super::row::{COLUMNS, ROWS_FORMAT};
 use super::{ClickHouseError, Client, INSERT_SETTINGS, TOKEN_SETTING};
@@ -297,7 +298,8 @@ fn query_id(id: Uuid) -> String {
 }
 
 fn insert_statement() -> String {
-    let names: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
+    // A block may lack the last two: the server fills in what they are by default.
+    let names: Vec<&str> = COLUMNS.iter().chain([&READINGS, &PARTS]).map(|(name, _)| *name).collect();
     format!("INSERT INTO samples ({}) FORMAT {ROWS_FORMAT}", names.join(", "))
 }
 

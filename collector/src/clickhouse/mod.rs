@@ -3,6 +3,7 @@
 
 mod cluster;
 pub mod coverage;
+pub mod details;
 mod error;
 pub mod gaps;
 mod grants;

@@ -9,6 +9,7 @@ use sonde_proto::model::sample::Phases;
 use sonde_proto::model::time::Wall;
 use uuid::Uuid;
 
+use super::details::{DetailRow, PartHead, PartNumbers, SELECTED};
 use super::insert::instant;
 use super::{ClickHouseError, Client};
 use crate::authz::Workspace;
@@ -67,6 +68,8 @@ pub struct ListedSample {
     pub status_code: Option<u16>,
     /// Payload bytes received.
     pub bytes: Option<u64>,
+    /// Readings and parts.
+    pub detail: DetailRow,
 }
 
 #[derive(::clickhouse::Row, Deserialize)]
@@ -89,6 +92,9 @@ struct SampleRow {
     total_us: u32,
     status_code: Option<u16>,
     bytes: Option<u64>,
+    reading_pairs: Vec<(String, i64)>,
+    part_heads: Vec<PartHead>,
+    part_numbers: Vec<PartNumbers>,
 }
 
 impl Client {
@@ -139,6 +145,11 @@ impl From<SampleRow> for ListedSample {
             total_us: row.total_us,
             status_code: row.status_code,
             bytes: row.bytes,
+            detail: DetailRow {
+                reading_pairs: row.reading_pairs,
+                part_heads: row.part_heads,
+                part_numbers: row.part_numbers,
+            },
         }
     }
 }
@@ -174,7 +185,7 @@ fn list_statement(workspace: &Workspace, query: &ListQuery, piece: Window, limit
     format!(
         "SELECT check_id, probe_id, toString(region) AS region, slot_at, started_at, toString(outcome) AS outcome, \
            toString(error) AS error, dns_us, connect_us, tls_us, send_us, ttfb_us, transfer_us, total_us, \
-           status_code, bytes \
+           status_code, bytes, {SELECTED} \
          FROM samples_v WHERE {} ORDER BY slot_at DESC, check_id, region, probe_id LIMIT {limit}",
         filter(workspace, query.check, query.region.as_ref(), piece),
     )

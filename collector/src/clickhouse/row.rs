@@ -4,13 +4,16 @@ use sonde_proto::model::id::{RegionId, WorkspaceId};
 use sonde_proto::model::sample::{Outcome, RunKind, Sample, StoredSample};
 use uuid::Uuid;
 
+use super::details::DetailColumns;
+
 /// The format of [`RowsEncoder`]. It carries columns and not rows, as the server keeps them: reading them costs it less
 /// than half of what rows cost.
 pub const ROWS_FORMAT: &str = "Native";
 
 /// Columns in the order of the bytes, with the types that the server must have: it refuses the insert otherwise.
 ///
-/// `started_at` and `total_us` are not among them: the table computes both from what is stored.
+/// `started_at` and `total_us` are not among them: the table computes both from what is stored. Readings and parts follow
+/// in a block where a row has some.
 pub const COLUMNS: [(&str, &str); 21] = [
     ("workspace_id", "UUID"),
     ("check_id", "UUID"),
@@ -53,6 +56,7 @@ const WORDS_FORM: u64 = 1 | 1 << 9 | 1 << 10;
 #[derive(Debug)]
 pub struct RowsEncoder {
     columns: [Column; COLUMNS.len()],
+    details: DetailColumns,
     rows: u64,
 }
 
@@ -86,7 +90,7 @@ impl RowsEncoder {
             let room = |bytes: usize| Vec::with_capacity(rows_expected.saturating_mul(bytes));
             Column { nulls: room(nulls), values: room(value_bytes), ..Column::default() }
         });
-        Self { columns, rows: 0 }
+        Self { columns, details: DetailColumns::default(), rows: 0 }
     }
 
     /// Adds one row.
@@ -131,6 +135,7 @@ impl RowsEncoder {
         other_us.put(self::other_us(sample).to_le_bytes());
         status_code.put_nullable(sample.status_code.map(u16::to_le_bytes));
         bytes.put_nullable(sample.bytes.map(u64::to_le_bytes));
+        self.details.push(sample.detail.as_deref());
         self.rows += 1;
     }
 
@@ -138,7 +143,7 @@ impl RowsEncoder {
     pub fn finish(self) -> (Vec<u8>, u64) {
         let bytes: usize = self.columns.iter().map(|column| column.nulls.len() + column.values.len()).sum();
         let mut out = Vec::with_capacity(HEAD_BYTES_EXPECTED + bytes);
-        put_varint(&mut out, COLUMNS.len() as u64);
+        put_varint(&mut out, COLUMNS.len() as u64 + self.details.count());
         put_varint(&mut out, self.rows);
         for ((name, column_type), column) in COLUMNS.into_iter().zip(self.columns) {
             put_text(&mut out, name);
@@ -149,6 +154,7 @@ impl RowsEncoder {
             out.extend_from_slice(&column.nulls);
             out.extend_from_slice(&column.values);
         }
+        self.details.write(&mut out);
         (out, self.rows)
     }
 }

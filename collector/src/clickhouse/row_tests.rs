@@ -19,6 +19,7 @@ fn sample() -> Sample {
         total_us: 12,
         status_code: None,
         bytes: Some(3),
+        detail: None,
     }
 }
 

@@ -92,7 +92,7 @@ impl Client {
              ifNull(dns_us, 4294967295), isNull(dns_us), ifNull(connect_us, 0), isNull(connect_us), ifNull(tls_us, 0), \
              isNull(tls_us), ifNull(send_us, 0), isNull(send_us), ifNull(ttfb_us, 0), isNull(ttfb_us), \
              ifNull(transfer_us, 0), isNull(transfer_us), other_us, ifNull(status_code, 0), isNull(status_code), \
-             ifNull(bytes, 0), isNull(bytes)";
+             ifNull(bytes, 0), isNull(bytes), toString(readings), toString(parts)";
         let statement = format!(
             "SELECT countIf(low != high) AS contradictions, toUInt64(sum(n - 1)) AS copies FROM (\
                SELECT count() AS n, min(payload) AS low, max(payload) AS high FROM (\

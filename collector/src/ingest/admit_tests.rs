@@ -34,6 +34,7 @@ fn sample(number: u128, slot_at: Wall) -> Sample {
         total_us: 900,
         status_code: None,
         bytes: None,
+        detail: None,
     }
 }
 

@@ -24,6 +24,7 @@ fn batch(day: i64, first: u64, rows: usize, is_urgent: bool) -> Admitted {
         total_us: 1,
         status_code: None,
         bytes: None,
+        detail: None,
     };
     let row = |seq| Row {
         workspace: WorkspaceId(Uuid::from_u128(2)),

@@ -1,5 +1,8 @@
 //! `sonde sample`.
 
+mod detail;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -30,6 +33,10 @@ pub enum Command {
         /// Only this region; all regions without it
         #[arg(long, value_name = "NAME")]
         region: Option<String>,
+        /// Also show what the runs read besides, and the redirects, addresses or routers they were made of; JSON always has
+        /// them
+        #[arg(long)]
+        detail: bool,
     },
     /// Show samples as they are stored, until interrupted; JSON is one object per line
     Watch {
@@ -61,6 +68,8 @@ pub(crate) struct View {
     pub(crate) total_us: u32,
     status_code: Option<u32>,
     bytes: Option<u64>,
+    readings: BTreeMap<String, i64>,
+    parts: Vec<detail::PartView>,
 }
 
 impl From<wire::SampleRow> for View {
@@ -82,6 +91,8 @@ impl From<wire::SampleRow> for View {
             total_us: row.total_us,
             status_code: row.status_code,
             bytes: row.bytes,
+            readings: row.readings.into_iter().map(|reading| (reading.name, reading.value)).collect(),
+            parts: row.parts.into_iter().map(detail::PartView::from).collect(),
         }
     }
 }
@@ -93,7 +104,7 @@ impl Row for View {
     ];
 
     fn cells(&self) -> Vec<String> {
-        let phase = |us: Option<u32>| us.map_or_else(|| "-".to_owned(), |us| output::latency(u64::from(us)));
+        let phase = detail::phase;
         vec![
             output::or_dash(self.slot_at.as_ref()),
             self.region.clone(),
@@ -120,7 +131,7 @@ impl Command {
     /// What the collector answered.
     pub async fn run(self, client: &Client, format: Format) -> Result<()> {
         match self {
-            Self::List { check, last, limit, region } => {
+            Self::List { check, last, limit, region, detail } => {
                 if limit == 0 {
                     return Err(CliError::invalid("--limit: must be between 1 and 100000"));
                 }
@@ -131,7 +142,12 @@ impl Command {
                     region: super::region(region)?,
                 };
                 let rows = client.list_samples(request).await?.samples;
-                output::list(format, &rows.into_iter().map(View::from).collect::<Vec<_>>())
+                let views: Vec<View> = rows.into_iter().map(View::from).collect();
+                if detail && format == Format::Table {
+                    output::list(format, &views.iter().flat_map(detail::lines).collect::<Vec<_>>())
+                } else {
+                    output::list(format, &views)
+                }
             }
             Self::Watch { check, count } => {
                 let request = wire::WatchSamplesRequest { check_id: named(client, check).await? };

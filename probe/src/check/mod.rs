@@ -29,6 +29,7 @@ use std::time::Duration;
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use sonde_proto::model::check::{CheckKind, Protocol};
+use sonde_proto::model::detail::Detail;
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::sample::{Outcome, Phases};
 use sonde_proto::model::time::Wall;
@@ -37,7 +38,7 @@ use tokio_rustls::TlsConnector;
 use crate::clock::Clock;
 use crate::guard::{Guard, may_send_echoes};
 
-use trace::Trace;
+use trace::{Trace, Wants};
 
 /// What one run saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub struct Observation {
     pub status_code: Option<u16>,
     /// Payload bytes received; `None` when no answer began.
     pub bytes: Option<u64>,
+    /// What it saw beyond that; `None` for nothing.
+    pub detail: Option<Box<Detail>>,
 }
 
 impl Observation {
@@ -69,6 +72,7 @@ impl Observation {
             total_us: 0,
             status_code: None,
             bytes: None,
+            detail: None,
         }
     }
 }
@@ -116,7 +120,7 @@ pub async fn run(
     degraded_after: Option<Duration>,
 ) -> Observation {
     let started_at = context.clock.wall();
-    let mut trace = Trace::begin(context.clock, timeout);
+    let mut trace = Trace::begin(context.clock, timeout, Wants::default());
     let result = match kind {
         CheckKind::Http(spec) => http::run(spec, context, &mut trace).await,
         CheckKind::Tcp(spec) => tcp::run(spec, context, &mut trace).await,

@@ -1,7 +1,10 @@
-//! The timeline of one run: phases, total and deadline. Never does I/O.
+//! The timeline of one run: phases, total and deadline, and what the run saw. Never does I/O.
 
 use std::time::Duration;
 
+use http::HeaderMap;
+use rustls_pki_types::CertificateDer;
+use sonde_proto::model::detail::{Detail, PARTS_MAX, Part, ReadingKey};
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::sample::{Outcome, Phases};
 use sonde_proto::model::time::{Mono, Wall, micros};
@@ -20,6 +23,39 @@ pub(crate) enum Phase {
     Transfer,
 }
 
+/// What of an answer somebody wants to look at afterwards. A kind keeps nothing that nobody wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Wants {
+    /// Headers of an answer of HTTP.
+    pub(crate) head: bool,
+    /// First bytes of a body or of what else was heard; 0 for none.
+    pub(crate) body_bytes: usize,
+    /// Records of a DNS answer.
+    pub(crate) records: bool,
+    /// Certificates that the target presented.
+    pub(crate) chain: bool,
+}
+
+/// What was kept of an answer because it was wanted. It ends with the run: nothing of it is ever part of a sample.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) head: Option<HeaderMap>,
+    /// At most as many bytes as were wanted.
+    pub(crate) body: Vec<u8>,
+    /// In presentation format; at most 64, and 64 KiB in all.
+    pub(crate) records: Vec<String>,
+    /// Leaf first; at most 16.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+}
+
+impl Seen {
+    /// Keeps as much of `bytes` as is wanted.
+    pub(crate) fn hear(&mut self, wants: Wants, bytes: &[u8]) {
+        let room = wants.body_bytes.saturating_sub(self.body.len());
+        self.body.extend_from_slice(&bytes[..room.min(bytes.len())]);
+    }
+}
+
 /// What is known about a run so far.
 #[derive(Debug)]
 pub(crate) struct Trace {
@@ -33,10 +69,14 @@ pub(crate) struct Trace {
     pub(crate) status_code: Option<u16>,
     /// Payload bytes received.
     pub(crate) bytes: Option<u64>,
+    detail: Detail,
+    /// What to keep in `seen`.
+    pub(crate) wants: Wants,
+    pub(crate) seen: Seen,
 }
 
 impl Trace {
-    pub(crate) fn begin(clock: Clock, timeout: Duration) -> Self {
+    pub(crate) fn begin(clock: Clock, timeout: Duration, wants: Wants) -> Self {
         let now = clock.now();
         Self {
             clock,
@@ -46,6 +86,21 @@ impl Trace {
             phases: Phases::default(),
             status_code: None,
             bytes: None,
+            detail: Detail::default(),
+            wants,
+            seen: Seen::default(),
+        }
+    }
+
+    /// Keeps a number under its name.
+    pub(crate) fn read(&mut self, key: ReadingKey, value: i64) {
+        self.detail.read(key, value);
+    }
+
+    /// Adds a part; beyond the most that a sample carries, none.
+    pub(crate) fn part(&mut self, part: Part) {
+        if self.detail.parts.len() < PARTS_MAX {
+            self.detail.parts.push(part);
         }
     }
 
@@ -100,6 +155,7 @@ impl Trace {
             total_us: micros_u32(total),
             status_code: self.status_code,
             bytes: self.bytes,
+            detail: (!self.detail.is_empty()).then(|| Box::new(self.detail)),
         }
     }
 }

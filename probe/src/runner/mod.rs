@@ -223,7 +223,7 @@ async fn run_one(due: Due, context: Arc<Context>, spool: Arc<Spool>) {
     if observation.started_at.since(due.slot_at) > LATE_AFTER {
         spool.note_late_run();
     }
-    spool.keep(stamp(&due, &observation));
+    spool.keep(stamp(&due, observation));
 }
 
 /// Makes sure that a run ends, and ends with an observation.
@@ -238,7 +238,7 @@ async fn guarded(run: impl Future<Output = Observation>, longest: Duration, bega
     }
 }
 
-fn stamp(due: &Due, observation: &Observation) -> Sample {
+fn stamp(due: &Due, observation: Observation) -> Sample {
     Sample {
         check: due.check,
         generation: due.generation,
@@ -251,5 +251,6 @@ fn stamp(due: &Due, observation: &Observation) -> Sample {
         total_us: observation.total_us,
         status_code: observation.status_code,
         bytes: observation.bytes,
+        detail: observation.detail,
     }
 }

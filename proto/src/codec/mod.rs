@@ -1,7 +1,7 @@
 //! The columnar body of a batch: packed, delta-coded, self-describing. Never does I/O and never trusts a byte.
 //!
 //! ```text
-//! byte 0      version, 2
+//! byte 0      version, 3
 //! then bits, least significant first; the last byte is filled up with zeros
 //!   count     10 bits
 //!   known     how many entries of the boot's dictionary are needed
@@ -13,6 +13,7 @@
 //!   lateness  started_at - slot_at
 //!   phases    six times: marks of the rows that have it, then their distances to the check's reference
 //!   rest      total_us minus the sum of the phases; status code, and bytes minus the reference, as marks and values
+//!   details   marks of the rows that have readings or parts, then these as columns of their own
 //! ```
 //! Equal samples give equal bytes under an equal dictionary, which is what "sealed" rests on. A number that an older
 //! reader does not know (an error class, a kind) is refused by it, so collectors are upgraded before probes.
@@ -24,6 +25,7 @@ use crate::model::sample::{BATCH_SAMPLES_MAX, Sample};
 mod bits;
 mod checks;
 mod column;
+mod details;
 mod dictionary;
 mod marks;
 mod pack;
@@ -41,9 +43,9 @@ pub use dictionary::{
 pub const COLUMNS_BYTES_MAX: usize = 256 * 1024;
 
 /// The first byte of every body.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
-/// Upper bound of what one sample can take, because no layout is wider than its widest number: an id of 16 bytes, at
+/// Upper bound of what one sample can take without its detail, because no layout is wider than its widest number: an id of 16 bytes, at
 /// most six numbers of 64 bits, seven of 34 and a few of 17, marks, and a share of the heads of the columns.
 const SAMPLE_BYTES_MAX: usize = 128;
 const _: () = assert!(SAMPLE_BYTES_MAX * (BATCH_SAMPLES_MAX as usize) < COLUMNS_BYTES_MAX);
@@ -64,6 +66,9 @@ pub enum CodecError {
         /// Position of the sample in the batch, from 0.
         position: usize,
     },
+    /// Readings and parts have an order and bounds, each sample for itself and all together.
+    #[error("the samples carry too many readings or parts for one batch, or one has them out of order")]
+    Details,
     /// An error class belongs to failed samples, to all of them and to no other.
     #[error("sample {position} has an error class without being failed, or is failed without one")]
     Contradiction {
@@ -77,7 +82,7 @@ pub enum CodecError {
         bytes: usize,
     },
     /// The body was written by another version of the codec.
-    #[error("the body has version {found}, this build reads version 2")]
+    #[error("the body has version {found}, this build reads version 3")]
     Version {
         /// The first byte of the body.
         found: u8,
@@ -112,8 +117,8 @@ pub enum CodecError {
 /// Packs the samples of one batch, in their order. Checks without a number get one.
 ///
 /// # Errors
-/// When there are none or more than 1,000, when their slots lie on more than one UTC day, or when a sample
-/// contradicts itself. The dictionary is unchanged then.
+/// When there are none or more than 1,000, when their slots lie on more than one UTC day, when they carry more
+/// details than a batch can, or when a sample contradicts itself. The dictionary is unchanged then.
 pub fn encode(samples: &[Sample], dictionary: &mut DictionaryBuilder) -> Result<Vec<u8>, CodecError> {
     let columns = pack::pack(samples, dictionary)?;
     if columns.len() > COLUMNS_BYTES_MAX {

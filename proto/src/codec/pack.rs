@@ -4,7 +4,7 @@ use super::bits::BitWriter;
 use super::checks::Checks;
 use super::column::{self, Groups};
 use super::dictionary::{DictionaryBuilder, Reference};
-use super::{CodecError, VERSION, marks, slots};
+use super::{CodecError, VERSION, details, marks, slots};
 use crate::model::sample::{BATCH_SAMPLES_MAX, Outcome, RunKind, Sample};
 
 /// Packs the samples of one batch.
@@ -29,6 +29,7 @@ pub(super) fn pack(samples: &[Sample], dictionary: &mut DictionaryBuilder) -> Re
     put_optional(&mut out, samples, &checks, |sample, reference| {
         sample.bytes.map(|bytes| bytes.wrapping_sub(reference.bytes).cast_signed())
     });
+    details::put(&mut out, samples);
     Ok(out.into_bytes())
 }
 
@@ -46,6 +47,12 @@ fn verify(samples: &[Sample]) -> Result<i64, CodecError> {
         if (sample.outcome == Outcome::Failed) != sample.error.is_some() {
             return Err(CodecError::Contradiction { position });
         }
+    }
+    // An empty detail would come back as none.
+    let is_sound =
+        |sample: &Sample| sample.detail.as_ref().is_none_or(|detail| detail.is_sound() && !detail.is_empty());
+    if !samples.iter().all(is_sound) || !details::fits(samples) {
+        return Err(CodecError::Details);
     }
     Ok(day)
 }

@@ -1,5 +1,7 @@
 //! Round trips, measured sizes and hostile bytes.
 
+mod details;
+
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -97,6 +99,7 @@ fn mesh(random: &mut Random, spread: Spread, count: usize) -> Vec<Sample> {
                 total_us: total,
                 status_code: Some(200),
                 bytes: Some(bytes[check]),
+                detail: None,
             };
             ended.push((started + i64::from(total), sample));
         }
@@ -159,6 +162,7 @@ fn sample(bits: u128) -> Sample {
         total_us: 0,
         status_code: None,
         bytes: None,
+        detail: None,
     }
 }
 
@@ -269,6 +273,7 @@ fn extreme(random: &mut Random) -> Sample {
         total_us: random.within(0, u32::MAX.into()),
         status_code: u16::try_from(random.below(65_536)).ok(),
         bytes: Some(random.next()),
+        detail: None,
     }
 }
 
@@ -279,8 +284,8 @@ fn any_sample(day: i64) -> impl Strategy<Value = Sample> {
     let phases: [_; 6] = std::array::from_fn(|_| phase.clone());
     let verdict = (0_usize..2, prop::option::of(prop::sample::select(ErrorClass::ALL)));
     let rest = (any::<u32>(), any::<Option<u16>>(), any::<Option<u64>>());
-    (identity, phases, verdict, rest).prop_map(
-        move |(identity, phases, (fine, error), (total_us, status_code, bytes))| {
+    (identity, phases, verdict, rest, details::any_detail()).prop_map(
+        move |(identity, phases, (fine, error), (total_us, status_code, bytes), detail)| {
             let (check, generation, kind, offset, lateness) = identity;
             let [dns_us, connect_us, tls_us, send_us, ttfb_us, transfer_us] = phases;
             let slot_at = Wall(day * DAY_US + offset);
@@ -296,6 +301,7 @@ fn any_sample(day: i64) -> impl Strategy<Value = Sample> {
                 total_us,
                 status_code,
                 bytes,
+                detail,
             }
         },
     )
@@ -354,7 +360,7 @@ proptest! {
     #[test]
     fn random_bytes_never_panic(mut columns in prop::collection::vec(any::<u8>(), 4..400), count in 1_u32..=1_000, numbers in any_numbers()) {
         // A right version, count and dictionary lead the reader further in.
-        columns[0] = 2;
+        columns[0] = super::VERSION;
         let [low, high, ..] = count.to_le_bytes();
         columns[1] = low;
         columns[2] = high;

@@ -4,7 +4,7 @@ use super::bits::BitReader;
 use super::checks::Checks;
 use super::column::{self, Groups};
 use super::dictionary::{Dictionary, Reference};
-use super::{CodecError, VERSION, marks, slots};
+use super::{CodecError, VERSION, details, marks, slots};
 use crate::model::error_class::ErrorClass;
 use crate::model::id::Generation;
 use crate::model::sample::{Outcome, Phases, RunKind, Sample};
@@ -55,9 +55,12 @@ pub(super) fn unpack(columns: &[u8], expected: u32, dictionary: &Dictionary) -> 
     let outside_phases = column::take(&mut reader, count, &[checks.groups()])?;
     let status_codes = take_optional(&mut reader, &checks)?;
     let bytes = take_optional(&mut reader, &checks)?;
+    let details = details::take(&mut reader, count)?;
     reader.finish()?;
-    (0..count)
-        .map(|row| {
+    details
+        .into_iter()
+        .enumerate()
+        .map(|(row, detail)| {
             let total = i64::try_from(phases[row].sum_us()).ok().and_then(|sum| sum.checked_add(outside_phases[row]));
             let check = checks.of_row[row];
             let usual = checks.references[check].bytes;
@@ -73,6 +76,7 @@ pub(super) fn unpack(columns: &[u8], expected: u32, dictionary: &Dictionary) -> 
                 total_us: total.and_then(|total| u32::try_from(total).ok()).ok_or_else(|| malformed("total"))?,
                 status_code: narrow(status_codes[row], "status code")?,
                 bytes: bytes[row].map(|distance| usual.wrapping_add(distance.cast_unsigned())),
+                detail,
             })
         })
         .collect()

@@ -15,6 +15,7 @@ use crate::codec::{DictionaryEntry, Reference};
 use crate::model::InvalidField;
 use crate::model::assignment::{Assigned, Assignment, AssignmentUpdate};
 use crate::model::check::{CheckDraft, CheckKind, CheckSpec, HttpDraft, KindDraft, Protocol};
+use crate::model::detail::{Detail, Part, PartKind, Reading, ReadingKey};
 use crate::model::error_class::ErrorClass;
 use crate::model::gap::{Gap, GapCause};
 use crate::model::id::{BootId, CheckId, Epoch, Generation, ProbeId, RegionId, Seq};
@@ -325,6 +326,19 @@ fn join_string(token: [u8; 32]) -> wire::JoinString {
 #[test]
 fn a_sample_is_shown_with_all_its_fields() {
     let (check, probe) = (CheckId(Uuid::from_u128(1)), ProbeId(Uuid::from_u128(2)));
+    let part = Part {
+        kind: PartKind::Redirect,
+        number: 2,
+        addr: Some([192, 0, 2, 1].into()),
+        error: Some(ErrorClass::HttpStatus),
+        status_code: Some(503),
+        phases: Phases { dns_us: Some(1), ..Phases::default() },
+        total_us: 7,
+        sent: 8,
+        received: 9,
+    };
+    let readings = vec![Reading { key: ReadingKey::TlsCertSecondsLeft, value: -5 }];
+    let detail = Detail { readings, parts: vec![part] };
     let sample = Sample {
         check,
         generation: Generation(3),
@@ -344,6 +358,7 @@ fn a_sample_is_shown_with_all_its_fields() {
         total_us: 25,
         status_code: Some(503),
         bytes: Some(12),
+        detail: Some(Box::new(detail)),
     };
     let stored = StoredSample { probe, boot: BootId(Uuid::from_u128(4)), seq: Seq(9), sample };
     let row = sample_row(&stored, &RegionId::new("eu-west").unwrap());
@@ -364,6 +379,19 @@ fn a_sample_is_shown_with_all_its_fields() {
         total_us: 25,
         status_code: Some(503),
         bytes: Some(12),
+        readings: vec![wire::SampleReading { name: "tls_cert_seconds_left".to_owned(), value: -5 }],
+        parts: vec![wire::SamplePart {
+            kind: "redirect".to_owned(),
+            number: 2,
+            addr: "192.0.2.1".to_owned(),
+            error: "http_status".to_owned(),
+            status_code: Some(503),
+            dns_us: Some(1),
+            total_us: 7,
+            sent: 8,
+            received: 9,
+            ..wire::SamplePart::default()
+        }],
     };
     assert_eq!(row, expected);
 }

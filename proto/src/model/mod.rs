@@ -3,6 +3,7 @@
 pub mod address;
 pub mod assignment;
 pub mod check;
+pub mod detail;
 pub mod error_class;
 pub mod gap;
 pub mod id;

@@ -1,5 +1,6 @@
 //! The result of one run as numbers and ids: no URL, header, body or host name of a target ever stands here.
 
+use super::detail::Detail;
 use super::error_class::ErrorClass;
 use super::id::{BootId, CheckId, Generation, ProbeId, Seq};
 use super::time::Wall;
@@ -93,6 +94,8 @@ pub struct Sample {
     pub status_code: Option<u16>,
     /// Payload bytes received: response body for `http`, answer for `dns` and `icmp`.
     pub bytes: Option<u64>,
+    /// What it saw beyond that; `None` for nothing.
+    pub detail: Option<Box<Detail>>,
 }
 
 /// Name of a batch: samples `first_seq ..= first_seq + count - 1` of one boot of one probe.

@@ -20,6 +20,7 @@ fn sample(outcome: Outcome) -> Sample {
         total_us: 5,
         status_code: None,
         bytes: None,
+        detail: None,
     }
 }
 

@@ -40,6 +40,7 @@ fn sample() -> Sample {
         total_us: 5,
         status_code: None,
         bytes: None,
+        detail: None,
     }
 }
 

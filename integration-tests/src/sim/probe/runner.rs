@@ -346,5 +346,6 @@ fn sample(number: u32, due: &Due, began: Wall, io: &mut Io<'_>) -> Sample {
         total_us: number,
         status_code: None,
         bytes: None,
+        detail: None,
     }
 }

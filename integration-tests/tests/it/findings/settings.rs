@@ -40,6 +40,7 @@ fn attempt(seq: u64) -> InsertAttempt {
         total_us: 1,
         status_code: None,
         bytes: None,
+        detail: None,
     };
     let stored =
         StoredSample { probe: ProbeId(Uuid::from_u128(2)), boot: BootId(Uuid::from_u128(3)), seq: Seq(seq), sample };

@@ -1,11 +1,14 @@
 //! What a row keeps, exactly: times and totals at the edges of what is admitted, through the columns that the table
 //! computes; and what happens when the table has other types than the rows.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use sonde_collector::clickhouse::insert::InsertAttempt;
 use sonde_collector::clickhouse::row::RowsEncoder;
 use sonde_collector::ingest::Disposition;
+use sonde_proto::model::detail::{Detail, Part, PartKind, ReadingKey};
+use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::id::Seq;
 use sonde_proto::model::sample::{Outcome, Phases, Sample, StoredSample};
 use uuid::Uuid;
@@ -31,9 +34,44 @@ fn extremes(fixture: &Fixture) -> Vec<Sample> {
     let samples = samples.map(|(number, (phases, total_us))| {
         let slot_at = fixture.now - Duration::from_millis(100) * (24 - number);
         let started_at = begin(slot_at, number as usize / cases.len());
-        Sample { slot_at, started_at, phases, total_us, outcome: Outcome::Ok, error: None, ..sample(slot_at, 0) }
+        let detail = detail(number, phases);
+        Sample {
+            slot_at,
+            started_at,
+            phases,
+            total_us,
+            outcome: Outcome::Ok,
+            error: None,
+            detail,
+            ..sample(slot_at, 0)
+        }
     });
     samples.collect()
+}
+
+/// None for the first, so that a block begins without; then readings, parts, and both.
+fn detail(number: u32, phases: Phases) -> Option<Box<Detail>> {
+    let mut detail = Detail::default();
+    if number % 4 == 1 || number % 4 == 3 {
+        detail.read(ReadingKey::TlsCertSecondsLeft, i64::MIN + i64::from(number));
+        detail.read(ReadingKey::Hops, i64::MAX);
+    }
+    if number % 4 >= 2 {
+        let addrs = [None, Some(IpAddr::from([192, 0, 2, 7])), Some(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 9]))];
+        let parts = PartKind::ALL.into_iter().zip(addrs).zip(1..).map(|((kind, addr), number)| Part {
+            kind,
+            number,
+            addr,
+            error: (number == 2).then_some(ErrorClass::ConnectRefused),
+            status_code: (number == 1).then_some(301),
+            phases,
+            total_us: u32::MAX,
+            sent: u16::MAX,
+            received: 0,
+        });
+        detail.parts = parts.collect();
+    }
+    (!detail.is_empty()).then(|| Box::new(detail))
 }
 
 fn rows_of(fixture: &Fixture, sent: &Sent) -> InsertAttempt {
@@ -69,6 +107,20 @@ async fn beginnings_and_totals_come_back_exactly_at_the_edges_of_what_is_admitte
     fixture.restart_pipeline();
     assert_eq!(fixture.deliver_again(&sent).await, Disposition::Stored);
     assert_eq!(fixture.count("samples").await, 24);
+    let parts = sent
+        .samples
+        .iter()
+        .filter_map(|sample| sample.detail.as_ref())
+        .map(|detail| detail.parts.len() as u64)
+        .sum::<u64>();
+    assert_eq!(fixture.count("sample_parts_v").await, parts);
+    for change in [|sample: &mut Sample| sample.detail = None, |sample: &mut Sample| sample.total_us ^= 1] {
+        let mut other = sent.samples.clone();
+        change(&mut other[3]);
+        fixture.restart_pipeline();
+        let forged = sealed("eu-west", 9, 1, 1, other);
+        assert!(matches!(fixture.deliver_again(&forged).await, Disposition::Refused { .. }));
+    }
     let mut other = sent.samples.clone();
     other[3].started_at = other[3].started_at + Duration::from_micros(1);
     fixture.restart_pipeline();

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use http::{Method, StatusCode};
 use sonde_collector::authz::{Task, Workspace};
 use sonde_collector::clickhouse::Client;
+use sonde_collector::clickhouse::details::DetailRow;
 use sonde_collector::clickhouse::marks::Marker;
 use sonde_collector::clickhouse::read::{ListQuery, ListedSample, Window};
 use sonde_collector::clock::Clock;
@@ -186,6 +187,7 @@ impl Sent {
             total_us: sample.total_us,
             status_code: sample.status_code,
             bytes: sample.bytes,
+            detail: DetailRow::of(sample.detail.as_deref()),
         });
         listed.collect()
     }
@@ -284,6 +286,7 @@ pub(super) fn sample(slot_at: Wall, number: u64) -> Sample {
         total_us: us + 7,
         status_code: (!failed).then_some(204),
         bytes: (!failed).then_some(u64::MAX - number),
+        detail: None,
     }
 }
 

@@ -185,6 +185,7 @@ pub(super) fn sample(check: CheckId, slot_at: Wall, total_us: u32) -> Sample {
         total_us,
         status_code: None,
         bytes: None,
+        detail: None,
     }
 }
 

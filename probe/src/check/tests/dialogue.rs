@@ -10,7 +10,7 @@ use sonde_proto::model::error_class::ErrorClass;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::super::dialogue::{ANSWER_BYTES_MAX, hold};
-use super::super::trace::Trace;
+use super::super::trace::{Trace, Wants};
 use super::{GENEROUS, SHORT, assert_failed, assert_ok, assert_plausible, happened};
 use crate::check::Observation;
 use crate::clock::Clock;
@@ -22,7 +22,7 @@ async fn observe(
     timeout: Duration,
 ) -> Observation {
     let clock = Clock::system();
-    let mut trace = Trace::begin(clock, timeout);
+    let mut trace = Trace::begin(clock, timeout, Wants::default());
     let matches = matches.map(|matches| move |heard: &[u8]| Ok(matches(heard)));
     let result = hold(stream, send, matches, &mut trace).await;
     let observation = trace.finish(clock.wall(), result, None);

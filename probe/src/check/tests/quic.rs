@@ -12,7 +12,7 @@ use sonde_proto::model::error_class::ErrorClass;
 use super::servers::{Authority, background};
 use super::{GENEROUS, SHORT, context_with};
 use crate::check::quic::{self, Offer};
-use crate::check::trace::Trace;
+use crate::check::trace::{Trace, Wants};
 use crate::check::{Context, Observation};
 use crate::clock::Clock;
 
@@ -64,7 +64,7 @@ async fn ask(
     let name = ServerName::try_from("target.test").unwrap();
     let offer = Offer { name: &name, alpn: &[b"echo"], tickets: None };
     let target = context.guard.vet(addr).unwrap();
-    let mut trace = Trace::begin(Clock::system(), timeout);
+    let mut trace = Trace::begin(Clock::system(), timeout, Wants::default());
     let answer = match quic::open(target, offer, context, &mut trace).await {
         Ok(mut link) => link.ask(message, 100_000, &mut trace).await,
         Err(class) => Err(class),

@@ -90,6 +90,7 @@ fn sample(number: u32) -> Sample {
         total_us: number,
         status_code: None,
         bytes: None,
+        detail: None,
     }
 }
 

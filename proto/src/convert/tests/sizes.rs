@@ -80,6 +80,7 @@ fn stream(samples: usize, count: usize, interval_us: u64, seed: u64) -> Vec<Samp
                 total_us,
                 status_code: Some(200),
                 bytes: Some(target.bytes),
+                detail: None,
             };
             ended.push((started_at + Duration::from_micros(total_us.into()), sample));
         }

@@ -215,6 +215,7 @@ impl Pair {
             total_us: 1_000,
             status_code: None,
             bytes: None,
+            detail: None,
         };
         self.probe.offer(sample, self.link.now);
     }
