@@ -1,5 +1,8 @@
 //! Each block at its edges: the first and last address and both neighbours.
 
+mod registry;
+mod sample;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
