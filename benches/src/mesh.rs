@@ -227,7 +227,7 @@ fn definition(number: usize, url: &str, regions: &[&str], interval: Duration) ->
             interval_us,
             timeout_us: interval_us.min(TIMEOUT_US),
             regions: regions.iter().map(|region| (*region).to_owned()).collect(),
-            degraded_after_us: 0,
+            ..Default::default()
         }),
         paused: false,
         request_id: String::new(),

@@ -95,6 +95,10 @@ mod tests {
             "websocket.header",
             "websocket.send",
             "websocket.expect",
+            "reach.family",
+            "reach.addresses",
+            "reach.resolver",
+            "reach.resolve_to",
         ] {
             let typed = typed(field);
             assert!(known.iter().any(|option| option.eq_ignore_ascii_case(&typed)), "{field}: {typed} is no option");

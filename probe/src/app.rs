@@ -22,7 +22,7 @@ use crate::check::{Context, capabilities};
 use crate::clock::{Clock, RESYNC_PERIOD};
 use crate::config::{Config, Faults, read_bounded};
 use crate::descriptors::make_room;
-use crate::guard::{Guard, GuardError, ICMP_REMEDY};
+use crate::guard::{Guard, ICMP_REMEDY, OwnEndpoints};
 use crate::identity::{Address, DataDir, FilesError, Identity, JoinError, JoinTicket, Membership, join};
 use crate::link::Link;
 use crate::runner::{Runner, RunnerConfig};
@@ -51,9 +51,6 @@ pub enum AppError {
     /// Neither an identity nor a way to get one.
     #[error("data_dir: `{0}` holds no identity; set join_string_file, or run `sonde-probe join` first")]
     NotJoined(String),
-    /// The resolver for checks cannot be set up.
-    #[error("resolver: {0}")]
-    Resolver(#[from] GuardError),
     /// The roots for checks cannot be used.
     #[error("extra_roots: a certificate cannot be trusted ({0})")]
     Roots(#[from] rustls::Error),
@@ -71,12 +68,7 @@ impl AppError {
         match self {
             Self::Config(_) | Self::JoinString(_) | Self::Roots(_) => EXIT_CONFIG,
             Self::Join(error) if error.is_bad_input() => EXIT_CONFIG,
-            Self::Join(_)
-            | Self::Files(_)
-            | Self::NotJoined(_)
-            | Self::Resolver(_)
-            | Self::Signals(_)
-            | Self::TaskEnded(_) => EXIT_FAILURE,
+            Self::Join(_) | Self::Files(_) | Self::NotJoined(_) | Self::Signals(_) | Self::TaskEnded(_) => EXIT_FAILURE,
         }
     }
 }
@@ -117,8 +109,10 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let membership = &identity.membership;
     info!(probe.id = %membership.probe, name = membership.name, region = %membership.region, "starting");
 
-    let own_endpoints = own_endpoints(membership, &config.mesh_addresses).await;
-    let guard = Guard::new(Policy { allow: config.allow_networks, own_endpoints }, config.resolver)?;
+    let own = OwnEndpoints::default();
+    own.learn(own_endpoints(membership, &config.mesh_addresses).await);
+    let policy = Policy { allow: config.allow_networks, ..Policy::default() };
+    let guard = Guard::new(policy, config.resolver).sparing(own);
     let context = Arc::new(Context::new(clock, guard, config.extra_roots)?);
     let session = ProbeConfig {
         probe: membership.probe,

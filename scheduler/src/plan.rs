@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sonde_proto::model::assignment::{Assigned, Assignment};
-use sonde_proto::model::check::{CheckKind, Protocol};
+use sonde_proto::model::check::{CheckKind, Protocol, Reach};
 use sonde_proto::model::id::{CheckId, Generation, ProbeId, RegionId};
 use sonde_proto::model::time::{Rhythm, Wall};
 
@@ -23,6 +23,8 @@ pub struct Intent {
 pub struct CheckIntent {
     /// What to do.
     pub kind: CheckKind,
+    /// How its target is reached.
+    pub reach: Reach,
     /// Distance between two runs in one region.
     pub interval: Duration,
     /// How long a run may take.
@@ -155,6 +157,7 @@ impl Plan {
             let mut assigned = Assigned {
                 check: *check,
                 kind: wanted.kind.clone(),
+                reach: wanted.reach,
                 rhythm,
                 timeout: wanted.timeout,
                 degraded_after: wanted.degraded_after,

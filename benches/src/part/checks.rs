@@ -15,7 +15,7 @@ use sonde_probe::spool::Spool;
 use sonde_proto::codec;
 use sonde_proto::model::address::Policy;
 use sonde_proto::model::assignment::{Assigned, Assignment};
-use sonde_proto::model::check::{CheckKind, KindDraft, Protocol};
+use sonde_proto::model::check::{CheckKind, KindDraft, Protocol, Reach};
 use sonde_proto::model::gap::GapCause;
 use sonde_proto::model::id::{BootId, CheckId, Epoch, Generation, ProbeId};
 use sonde_proto::model::sample::Outcome;
@@ -58,7 +58,7 @@ pub(super) fn run(url: &str, concurrency_max: NonZeroUsize, length: Duration, ou
 async fn measure(url: &str, concurrency_max: NonZeroUsize, length: Duration) -> anyhow::Result<Checked> {
     let clock = Clock::system();
     let policy = Policy { allow: vec!["127.0.0.0/8".parse()?], own_endpoints: Vec::new() };
-    let context = Arc::new(Context::new(clock, Guard::new(policy, None)?, Vec::new())?);
+    let context = Arc::new(Context::new(clock, Guard::new(policy, None), Vec::new())?);
     let spool = Arc::new(Spool::new(config(), clock));
     let (_assign, assignments) = watch::channel(Arc::new(assignment(url, clock)?));
     let (stop, stops) = watch::channel(false);
@@ -93,7 +93,18 @@ fn assignment(url: &str, clock: Clock) -> anyhow::Result<Assignment> {
     let checks = (0..CHECKS).map(|number| {
         let check = CheckId(Uuid::from_u128(u128::from(number) + 1));
         let rhythm = Rhythm::new(INTERVAL, u64::from(number * step_us));
-        (check, Assigned { check, kind: kind.clone(), rhythm, timeout: TIMEOUT, degraded_after: None, from })
+        (
+            check,
+            Assigned {
+                check,
+                kind: kind.clone(),
+                reach: Reach::default(),
+                rhythm,
+                timeout: TIMEOUT,
+                degraded_after: None,
+                from,
+            },
+        )
     });
     Ok(Assignment { generation: Generation(1), checks: checks.collect() })
 }

@@ -125,7 +125,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
-    use sonde_proto::model::check::{CheckKind, KindDraft};
+    use sonde_proto::model::check::{CheckKind, KindDraft, Reach};
     use sonde_proto::model::time::{Rhythm, Wall};
     use uuid::Uuid;
 
@@ -139,6 +139,7 @@ mod tests {
         Assigned {
             check: CheckId(Uuid::from_u128(number)),
             kind,
+            reach: Reach::default(),
             rhythm: Rhythm::new(Duration::from_secs(60), 0),
             timeout: Duration::from_secs(5),
             degraded_after: None,

@@ -55,7 +55,7 @@ fn secrets(spec: &CheckSpec) -> (Vec<&str>, &[u8]) {
 mod tests {
     use std::time::Duration;
 
-    use sonde_proto::model::check::{CheckDraft, HttpDraft, KindDraft};
+    use sonde_proto::model::check::{CheckDraft, HttpDraft, KindDraft, ReachDraft};
 
     use super::*;
 
@@ -63,6 +63,7 @@ mod tests {
         CheckSpec::new(CheckDraft {
             name: "one".to_owned(),
             kind,
+            reach: ReachDraft::default(),
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(1),
             regions: vec!["eu-west".to_owned()],

@@ -282,7 +282,7 @@ fn definition(number: usize, regions: &[String]) -> wire::CheckDefinition {
         interval_us: micros(INTERVAL),
         timeout_us: micros(TIMEOUT),
         regions: regions.to_vec(),
-        degraded_after_us: 0,
+        ..Default::default()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sonde_collector::ingest::{CheckRight, Rights};
-use sonde_proto::model::check::{CheckKind, KindDraft};
+use sonde_proto::model::check::{CheckKind, KindDraft, Reach};
 use sonde_proto::model::id::{CheckId, RegionId, WorkspaceId};
 use sonde_proto::model::time::{Mono, Rhythm, Wall};
 use sonde_proto::session::pair::SplitMix64;
@@ -105,6 +105,7 @@ impl Config {
             let period = check.periods.last().filter(|period| !period.is_paused && !check.is_deleted)?;
             let intent = CheckIntent {
                 kind: check.kind.clone(),
+                reach: Reach::default(),
                 interval: period.interval,
                 timeout: period.interval,
                 degraded_after: None,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use sonde_proto::wire;
 
 use super::check_kind::{self, KindArgs, KindChanges};
+use super::check_reach::{self, ReachArgs, ReachChanges};
 use super::{check_id, micros};
 use crate::client::Client;
 use crate::error::{CliError, Result};
@@ -68,6 +69,8 @@ pub(crate) struct CreateArgs {
     /// Total latency from which a good answer counts as degraded, shorter than the timeout [default: never]
     #[arg(long, value_parser = output::parse_duration, allow_hyphen_values = true, value_name = "TIME")]
     degraded_after: Option<Duration>,
+    #[command(flatten)]
+    reach: ReachArgs,
     /// Create it without running it
     #[arg(long)]
     paused: bool,
@@ -96,6 +99,8 @@ struct UpdateArgs {
     #[arg(long, value_parser = output::parse_duration, allow_hyphen_values = true, value_name = "TIME")]
     degraded_after: Option<Duration>,
     #[command(flatten)]
+    reach: ReachChanges,
+    #[command(flatten)]
     kind: KindChanges,
 }
 
@@ -106,6 +111,7 @@ impl UpdateArgs {
             && self.timeout.is_none()
             && self.regions.is_none()
             && self.degraded_after.is_none()
+            && self.reach.is_empty()
             && self.kind.flags_given().next().is_none()
     }
 }
@@ -121,6 +127,7 @@ struct View {
     degraded_after_us: Option<u64>,
     regions: Vec<String>,
     paused: bool,
+    reach: serde_json::Value,
     spec: serde_json::Value,
     created_at: Option<String>,
     updated_at: Option<String>,
@@ -140,6 +147,7 @@ impl From<wire::Check> for View {
             degraded_after_us: (definition.degraded_after_us > 0).then_some(definition.degraded_after_us),
             regions: definition.regions,
             paused: check.paused,
+            reach: check_reach::details(definition.reach.as_ref()),
             spec: check_kind::details(definition.kind.as_ref()),
             created_at: output::instant(check.created_at_us),
             updated_at: output::instant(check.updated_at_us),
@@ -170,6 +178,7 @@ impl Row for View {
             ("created", output::or_dash(self.created_at.as_ref())),
             ("updated", output::or_dash(self.updated_at.as_ref())),
         ];
+        rows.extend(check_reach::settings(&self.reach));
         rows.extend(check_kind::settings(&self.spec));
         rows
     }
@@ -227,6 +236,7 @@ async fn create(client: &Client, kind: KindArgs) -> Result<wire::Check> {
         timeout_us: micros(common.timeout.unwrap_or(TIMEOUT_DEFAULT.min(common.interval))),
         regions: common.regions,
         degraded_after_us: common.degraded_after.map_or(0, micros),
+        reach: Some(common.reach.into()),
     };
     client
         .create_check(wire::CreateCheckRequest {
@@ -260,6 +270,7 @@ async fn update(client: &Client, args: UpdateArgs) -> Result<wire::Check> {
     if let Some(after) = args.degraded_after {
         definition.degraded_after_us = micros(after);
     }
+    args.reach.apply(&mut definition.reach);
     let kind = definition.kind.as_mut().and_then(|kind| kind.kind.as_mut());
     let kind =
         kind.ok_or_else(|| CliError::invalid("kind: this version of sonde does not know it; use a newer one"))?;

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod check;
 pub(crate) mod check_kind;
+pub(crate) mod check_reach;
 pub mod completion;
 pub mod coverage;
 pub mod key;

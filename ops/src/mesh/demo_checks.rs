@@ -34,6 +34,7 @@ pub(super) async fn create(client: &Client, ports: Ports) -> Result<()> {
             timeout_us: TIMEOUT_US,
             regions: PROBES.iter().map(|(region, _)| (*region).to_owned()).collect(),
             degraded_after_us: DEGRADED_AFTER_US,
+            ..Default::default()
         };
         let request = wire::CreateCheckRequest { definition: Some(definition), ..Default::default() };
         match client.create_check(request).await {

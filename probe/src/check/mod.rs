@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
-use sonde_proto::model::check::{CheckKind, Protocol};
+use sonde_proto::model::check::{CheckKind, Protocol, Reach};
 use sonde_proto::model::detail::Detail;
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::sample::{Outcome, Phases};
@@ -38,6 +38,7 @@ use tokio_rustls::TlsConnector;
 use crate::clock::Clock;
 use crate::guard::{Guard, may_send_echoes};
 
+use reach::Way;
 use trace::{Trace, Wants};
 
 /// What one run saw.
@@ -115,12 +116,14 @@ pub fn capabilities() -> BTreeSet<Protocol> {
 /// A good answer is `degraded` from `degraded_after` on. Dropping the future closes every socket of the run.
 pub async fn run(
     kind: &CheckKind,
+    reach: Reach,
     context: &Context,
     timeout: Duration,
     degraded_after: Option<Duration>,
 ) -> Observation {
     let started_at = context.clock.wall();
     let mut trace = Trace::begin(context.clock, timeout, Wants::default());
+    trace.way = Way::of(kind, reach);
     let result = match kind {
         CheckKind::Http(spec) => http::run(spec, context, &mut trace).await,
         CheckKind::Tcp(spec) => tcp::run(spec, context, &mut trace).await,

@@ -1,19 +1,45 @@
 //! The way to a target that all kinds share: the name, then the TCP handshake. Never says anything to the target.
 
-use sonde_proto::model::check::Host;
+use std::net::{IpAddr, SocketAddr};
+
+use sonde_proto::model::check::{CheckKind, Host, Reach};
 use sonde_proto::model::error_class::ErrorClass;
 
 use super::Context;
 use super::trace::{Phase, Trace};
 use crate::guard::{Stream, Vetted, connect_class};
 
-/// Finds the address of `host`. Phase `dns` happens only for a name.
+/// How a run gets from a host to an address.
+#[derive(Debug, Default)]
+pub(crate) struct Way {
+    reach: Reach,
+    /// The one address of a host that is settled already. Other hosts, such as those that a redirect names, are resolved.
+    settled: Option<(Host, IpAddr)>,
+}
+
+impl Way {
+    /// The way to the target of `kind`.
+    pub(crate) fn of(kind: &CheckKind, reach: Reach) -> Self {
+        let settled = reach.resolve_to.and_then(|addr| Some((kind.host()?, addr)));
+        Self { reach, settled }
+    }
+
+    fn settled(&self, host: &Host) -> Option<IpAddr> {
+        self.settled.as_ref().filter(|(known, _)| known == host).map(|(_, addr)| *addr)
+    }
+}
+
+/// Finds the address of `host`, by the way that the check has chosen. Phase `dns` happens only for a name that is
+/// resolved.
 pub(crate) async fn find(host: &Host, port: u16, context: &Context, trace: &mut Trace) -> Result<Vetted, ErrorClass> {
+    if let Some(addr) = trace.way.settled(host) {
+        return context.guard.vet(SocketAddr::new(addr, port));
+    }
     match host {
-        Host::Addr(_) => context.guard.find(host, port).await,
+        Host::Addr(addr) => context.guard.vet(SocketAddr::new(*addr, port)),
         Host::Name(name) => {
             let from = trace.now();
-            let found = trace.within(context.guard.resolve(name, port)).await;
+            let found = trace.within(context.guard.resolve(name, port, trace.way.reach)).await;
             trace.close(Phase::Dns, from);
             found.unwrap_or(Err(ErrorClass::DnsTimeout))
         }

@@ -10,6 +10,7 @@ use sonde_proto::model::sample::{Outcome, Phases};
 use sonde_proto::model::time::{Mono, Wall, micros};
 
 use super::Observation;
+use super::reach::Way;
 use crate::clock::Clock;
 
 /// A part of a run.
@@ -61,6 +62,8 @@ impl Seen {
 pub(crate) struct Trace {
     clock: Clock,
     deadline: Mono,
+    /// How the target is reached.
+    pub(crate) way: Way,
     /// Begin of the first phase, once there was one.
     began: Option<Mono>,
     ended: Mono,
@@ -81,6 +84,7 @@ impl Trace {
         Self {
             clock,
             deadline: now + timeout,
+            way: Way::default(),
             began: None,
             ended: now,
             phases: Phases::default(),

@@ -218,7 +218,7 @@ impl Runner {
 async fn run_one(due: Due, context: Arc<Context>, spool: Arc<Spool>) {
     let began = context.clock().wall();
     let assigned = Arc::clone(&due.assigned);
-    let run = pin!(check::run(&assigned.kind, &context, assigned.timeout, assigned.degraded_after));
+    let run = pin!(check::run(&assigned.kind, assigned.reach, &context, assigned.timeout, assigned.degraded_after));
     let observation = guarded(run, assigned.timeout + OVERTIME, began).await;
     if observation.started_at.since(due.slot_at) > LATE_AFTER {
         spool.note_late_run();

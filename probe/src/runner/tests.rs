@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use sonde_proto::codec;
 use sonde_proto::model::address::Policy;
 use sonde_proto::model::assignment::Assigned;
-use sonde_proto::model::check::{CheckKind, KindDraft};
+use sonde_proto::model::check::{CheckKind, KindDraft, Reach};
 use sonde_proto::model::gap::{Gap, GapCause};
 use sonde_proto::model::id::{BootId, CheckId, Epoch, Generation, ProbeId};
 use sonde_proto::model::sample::Outcome;
@@ -34,7 +34,7 @@ impl Bench {
     fn new() -> Self {
         let clock = Clock::system();
         let policy = Policy { allow: vec!["127.0.0.0/8".parse().unwrap()], ..Policy::default() };
-        let context = Context::new(clock, Guard::new(policy, None).unwrap(), Vec::new()).unwrap();
+        let context = Context::new(clock, Guard::new(policy, None), Vec::new()).unwrap();
         let config = ProbeConfig {
             probe: ProbeId(Uuid::from_u128(1)),
             boot: BootId(Uuid::from_u128(2)),
@@ -104,6 +104,7 @@ fn assigned(number: u128, kind: CheckKind, interval: Duration) -> Assigned {
     Assigned {
         check: CheckId(Uuid::from_u128(number)),
         kind,
+        reach: Reach::default(),
         rhythm: Rhythm::new(interval, 0),
         timeout: Duration::from_secs(10),
         degraded_after: None,

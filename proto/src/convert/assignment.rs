@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::bounds::{at, id_bytes, len, micros, required, wall, within};
-use super::check::{draft_of_kind, wire_kind};
+use super::check::{draft_of_kind, draft_of_reach, wire_kind, wire_reach};
 use crate::model::InvalidField;
 use crate::model::assignment::{Assigned, Assignment, AssignmentUpdate};
-use crate::model::check::{CheckKind, INTERVAL_MAX, INTERVAL_MIN, TIMEOUT_MAX, TIMEOUT_MIN};
+use crate::model::check::{CheckKind, INTERVAL_MAX, INTERVAL_MIN, Reach, TIMEOUT_MAX, TIMEOUT_MIN};
 use crate::model::id::{CheckId, Generation};
 use crate::model::time::{Rhythm, micros as in_micros};
 use crate::wire;
@@ -43,6 +43,7 @@ fn wire_assigned(assigned: &Assigned) -> wire::AssignedCheck {
         timeout_us: in_micros(assigned.timeout),
         degraded_after_us: assigned.degraded_after.map_or(0, in_micros),
         from_us: assigned.from.0,
+        reach: wire_reach(assigned.reach.draft()),
     }
 }
 
@@ -81,16 +82,19 @@ fn removals(ids: &[Vec<u8>]) -> Result<BTreeSet<CheckId>, InvalidField> {
 }
 
 fn assigned(message: wire::AssignedCheck) -> Result<Assigned, InvalidField> {
-    let wire::AssignedCheck { check_id, kind, interval_us, phase_us, timeout_us, degraded_after_us, from_us } = message;
+    let wire::AssignedCheck { check_id, kind, interval_us, phase_us, timeout_us, degraded_after_us, from_us, reach } =
+        message;
     let interval = micros("assignment.upserts.interval_us", interval_us, INTERVAL_MIN..=INTERVAL_MAX)?;
     let timeout_max = TIMEOUT_MAX.min(interval);
     let timeout = micros("assignment.upserts.timeout_us", timeout_us, TIMEOUT_MIN..=timeout_max)?;
     within("assignment.upserts.phase_us", phase_us, 0..=interval_us - 1)?;
     within("assignment.upserts.degraded_after_us", degraded_after_us, 0..=timeout_us - 1)?;
     let degraded_after = (degraded_after_us > 0).then(|| Duration::from_micros(degraded_after_us));
+    let kind = CheckKind::restore(draft_of_kind(required("assignment.upserts.kind", kind)?)?)?;
     Ok(Assigned {
         check: CheckId::from_slice(&check_id).map_err(at("assignment.upserts.check_id"))?,
-        kind: CheckKind::restore(draft_of_kind(required("assignment.upserts.kind", kind)?)?)?,
+        reach: Reach::parse(&draft_of_reach(reach), &kind)?,
+        kind,
         rhythm: Rhythm::new(interval, phase_us),
         timeout,
         degraded_after,

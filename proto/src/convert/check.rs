@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::bounds::required;
 use crate::model::InvalidField;
-use crate::model::check::{CheckDraft, CheckSpec, HttpDraft, KindDraft};
+use crate::model::check::{CheckDraft, CheckSpec, HttpDraft, KindDraft, ReachDraft};
 use crate::model::time::micros;
 use crate::wire;
 use crate::wire::check_kind::Kind;
@@ -14,7 +14,7 @@ use crate::wire::check_kind::Kind;
 /// # Errors
 /// Names the first field that makes no sense, and what would.
 pub fn check_spec(definition: wire::CheckDefinition, paused: bool) -> Result<CheckSpec, InvalidField> {
-    let wire::CheckDefinition { name, kind, interval_us, timeout_us, regions, degraded_after_us } = definition;
+    let wire::CheckDefinition { name, kind, interval_us, timeout_us, regions, degraded_after_us, reach } = definition;
     let kind = kind.filter(|kind| kind.kind.is_some());
     let kind = kind.ok_or_else(|| {
         InvalidField::new("kind", "is absent: set one of http, tcp, tls, dns, icmp, udp, grpc, websocket")
@@ -22,6 +22,7 @@ pub fn check_spec(definition: wire::CheckDefinition, paused: bool) -> Result<Che
     CheckSpec::new(CheckDraft {
         name,
         kind: draft_of_kind(kind)?,
+        reach: draft_of_reach(reach),
         interval: Duration::from_micros(interval_us),
         timeout: Duration::from_micros(timeout_us),
         regions,
@@ -32,7 +33,7 @@ pub fn check_spec(definition: wire::CheckDefinition, paused: bool) -> Result<Che
 
 /// Writes a definition; [`check_spec`] reads it back to an equal check.
 pub fn check_definition(spec: &CheckSpec) -> wire::CheckDefinition {
-    let CheckDraft { name, kind, interval, timeout, regions, degraded_after, paused: _ } = spec.draft();
+    let CheckDraft { name, kind, reach, interval, timeout, regions, degraded_after, paused: _ } = spec.draft();
     wire::CheckDefinition {
         name,
         kind: Some(wire_kind(kind)),
@@ -40,7 +41,19 @@ pub fn check_definition(spec: &CheckSpec) -> wire::CheckDefinition {
         timeout_us: micros(timeout),
         regions,
         degraded_after_us: degraded_after.map_or(0, micros),
+        reach: wire_reach(reach),
     }
+}
+
+pub(super) fn wire_reach(draft: ReachDraft) -> Option<wire::Reach> {
+    let ReachDraft { family, addresses, resolver, resolve_to } = draft;
+    let reach = wire::Reach { family, addresses, resolver, resolve_to };
+    (reach != wire::Reach::default()).then_some(reach)
+}
+
+pub(super) fn draft_of_reach(reach: Option<wire::Reach>) -> ReachDraft {
+    let wire::Reach { family, addresses, resolver, resolve_to } = reach.unwrap_or_default();
+    ReachDraft { family, addresses, resolver, resolve_to }
 }
 
 pub(super) fn wire_kind(draft: KindDraft) -> wire::CheckKind {

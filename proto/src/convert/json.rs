@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::InvalidField;
-use crate::model::check::{CheckDraft, CheckSpec, HttpDraft, KindDraft};
+use crate::model::check::{CheckDraft, CheckSpec, HttpDraft, KindDraft, ReachDraft};
 use crate::model::time::micros;
 
 #[derive(Serialize, Deserialize)]
@@ -16,6 +16,8 @@ use crate::model::time::micros;
 struct JsonCheck {
     name: String,
     kind: JsonKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reach: Option<JsonReach>,
     interval_us: u64,
     timeout_us: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -23,6 +25,19 @@ struct JsonCheck {
     regions: Vec<String>,
     #[serde(default)]
     paused: bool,
+}
+
+#[derive(Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct JsonReach {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    family: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    addresses: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    resolver: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    resolve_to: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,10 +123,11 @@ struct JsonHttp {
 
 /// Writes a check as JSON; [`check_from_json`] reads it back to an equal one.
 pub fn check_to_json(spec: &CheckSpec) -> Value {
-    let CheckDraft { name, kind, interval, timeout, regions, degraded_after, paused } = spec.draft();
+    let CheckDraft { name, kind, reach, interval, timeout, regions, degraded_after, paused } = spec.draft();
     let json = JsonCheck {
         name,
         kind: json_kind(kind),
+        reach: json_reach(reach),
         interval_us: micros(interval),
         timeout_us: micros(timeout),
         degraded_after_us: degraded_after.map(micros),
@@ -119,6 +135,14 @@ pub fn check_to_json(spec: &CheckSpec) -> Value {
         paused,
     };
     serde_json::to_value(json).expect("strings, numbers and lists are always JSON")
+}
+
+fn json_reach(draft: ReachDraft) -> Option<JsonReach> {
+    if draft == ReachDraft::default() {
+        return None;
+    }
+    let ReachDraft { family, addresses, resolver, resolve_to } = draft;
+    Some(JsonReach { family, addresses, resolver, resolve_to })
 }
 
 fn json_kind(kind: KindDraft) -> JsonKind {
@@ -150,13 +174,15 @@ fn json_kind(kind: KindDraft) -> JsonKind {
 /// # Errors
 /// `definition` when the JSON has another form, else the first field that makes no sense.
 pub fn check_from_json(json: &Value) -> Result<CheckSpec, InvalidField> {
-    let JsonCheck { name, kind, interval_us, timeout_us, degraded_after_us, regions, paused } =
+    let JsonCheck { name, kind, reach, interval_us, timeout_us, degraded_after_us, regions, paused } =
         JsonCheck::deserialize(json).map_err(|error| {
             InvalidField::new("definition", format!("is not a check as this version writes it: {error}"))
         })?;
+    let JsonReach { family, addresses, resolver, resolve_to } = reach.unwrap_or_default();
     CheckSpec::restore(CheckDraft {
         name,
         kind: draft_of_kind(kind)?,
+        reach: ReachDraft { family, addresses, resolver, resolve_to },
         interval: Duration::from_micros(interval_us),
         timeout: Duration::from_micros(timeout_us),
         regions,

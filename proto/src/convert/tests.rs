@@ -14,7 +14,7 @@ use super::{
 use crate::codec::{DictionaryEntry, Reference};
 use crate::model::InvalidField;
 use crate::model::assignment::{Assigned, Assignment, AssignmentUpdate};
-use crate::model::check::{CheckDraft, CheckKind, CheckSpec, HttpDraft, KindDraft, Protocol};
+use crate::model::check::{CheckDraft, CheckKind, CheckSpec, HttpDraft, KindDraft, Protocol, Reach, ReachDraft};
 use crate::model::detail::{Detail, Part, PartKind, Reading, ReadingKey};
 use crate::model::error_class::ErrorClass;
 use crate::model::gap::{Gap, GapCause};
@@ -169,15 +169,35 @@ fn kind() -> impl Strategy<Value = CheckKind> {
     })
 }
 
+/// A kind and a way to its target that suits it.
+fn reached() -> impl Strategy<Value = (CheckKind, Reach)> {
+    let family = || prop::sample::select(vec!["", "4", "6"]).prop_map(str::to_owned);
+    let resolver = prop::sample::select(vec!["", "9.9.9.9", "[2620:fe::fe]:5353"]).prop_map(str::to_owned);
+    let addresses = prop::sample::select(vec!["", "all"]).prop_map(str::to_owned);
+    let resolved = (family(), addresses, resolver).prop_map(|(family, addresses, resolver)| ReachDraft {
+        family,
+        addresses,
+        resolver,
+        ..ReachDraft::default()
+    });
+    let told =
+        any::<std::net::IpAddr>().prop_map(|addr| ReachDraft { resolve_to: addr.to_string(), ..ReachDraft::default() });
+    (kind(), prop_oneof![resolved, told]).prop_map(|(kind, draft)| {
+        let reach = Reach::parse(&draft, &kind).unwrap_or_default();
+        (kind, reach)
+    })
+}
+
 fn spec() -> impl Strategy<Value = CheckSpec> {
     let timing = (10_000_u64..=1_000_000, 1_u64..86_400_000).prop_flat_map(|(timeout_us, interval_ms)| {
         let interval_us = interval_ms.max(1_000) * 1_000;
         (Just(interval_us), Just(timeout_us), prop::option::of(1..timeout_us))
     });
-    (".{0,30}", kind(), timing, prop::collection::btree_set("[a-z]{2,8}", 1..5), any::<bool>()).prop_map(
-        |(name, kind, (interval_us, timeout_us, after_us), regions, paused)| {
+    (".{0,30}", reached(), timing, prop::collection::btree_set("[a-z]{2,8}", 1..5), any::<bool>()).prop_map(
+        |(name, (kind, reach), (interval_us, timeout_us, after_us), regions, paused)| {
             CheckSpec::new(CheckDraft {
                 name: format!("n{}", name.replace(char::is_control, "").trim_end()),
+                reach: reach.draft(),
                 kind: kind.draft(),
                 interval: Duration::from_micros(interval_us),
                 timeout: Duration::from_micros(timeout_us),
@@ -194,6 +214,7 @@ fn assigned() -> impl Strategy<Value = Assigned> {
     (uuid(), spec(), any::<u64>(), wall()).prop_map(|(check, spec, phase_us, from)| Assigned {
         check: CheckId(check),
         kind: spec.kind,
+        reach: spec.reach,
         rhythm: Rhythm::new(spec.interval, phase_us),
         timeout: spec.timeout,
         degraded_after: spec.degraded_after,

@@ -105,15 +105,24 @@ impl Policy {
     /// # Errors
     /// [`Forbidden`] with the block that the address is in.
     pub fn vet(&self, target: SocketAddr) -> Result<(), Forbidden> {
+        vet_own(target, &self.own_endpoints)?;
         let addr = target.ip();
-        if self.own_endpoints.iter().any(|own| reaches(target, *own)) {
-            return Err(Forbidden { addr, block: "the mesh's own endpoints" });
-        }
         let canonical = addr.to_canonical();
         let exact = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
         let admits = |net: &IpNet| net.contains(&canonical) && (exact(net) || !is_metadata(canonical));
         if self.allow.iter().any(admits) { Ok(()) } else { vet(addr) }
     }
+}
+
+/// Refuses a target at which a connection would arrive at one of `own`, in any spelling of either.
+///
+/// # Errors
+/// [`Forbidden`], which says that it is one of the mesh's own endpoints.
+pub fn vet_own(target: SocketAddr, own: &[SocketAddr]) -> Result<(), Forbidden> {
+    if own.iter().any(|own| reaches(target, *own)) {
+        return Err(Forbidden { addr: target.ip(), block: "the mesh's own endpoints" });
+    }
+    Ok(())
 }
 
 fn is_metadata(addr: IpAddr) -> bool {

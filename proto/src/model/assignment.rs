@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::check::CheckKind;
+use super::check::{CheckKind, Reach};
 use super::id::{CheckId, Generation};
 use super::time::{Rhythm, Wall};
 
@@ -14,6 +14,8 @@ pub struct Assigned {
     pub check: CheckId,
     /// What to do.
     pub kind: CheckKind,
+    /// How its target is reached.
+    pub reach: Reach,
     /// Its slots in this probe's region.
     pub rhythm: Rhythm,
     /// How long a run may take.

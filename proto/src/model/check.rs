@@ -14,6 +14,7 @@ mod host;
 mod http;
 mod kinds;
 mod parse;
+mod reach;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ pub use http::{
     BODY_BYTES_MAX, EXPECT_STATUS_MAX, HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX,
 };
 pub use kinds::{ICMP_PAYLOAD_BYTES_DEFAULT, ICMP_PAYLOAD_BYTES_MAX, ICMP_PAYLOAD_BYTES_MIN, UDP_SEND_BYTES_MAX};
+pub use reach::{Addresses, Family, Reach, ReachDraft};
 
 /// Shortest interval.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -348,6 +350,8 @@ pub struct CheckSpec {
     pub name: String,
     /// What to do.
     pub kind: CheckKind,
+    /// How the target is reached.
+    pub reach: Reach,
     /// [`INTERVAL_MIN`] to [`INTERVAL_MAX`], whole milliseconds.
     pub interval: Duration,
     /// [`TIMEOUT_MIN`] to [`TIMEOUT_MAX`], never longer than `interval`.

@@ -62,6 +62,7 @@ impl Planner {
             .map(|row| {
                 let intent = CheckIntent {
                     kind: row.spec.kind.clone(),
+                    reach: row.spec.reach,
                     interval: row.spec.interval,
                     timeout: row.spec.timeout,
                     degraded_after: row.spec.degraded_after,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sonde_proto::model::check::{CheckDraft, CheckSpec, KindDraft, Protocol};
+use sonde_proto::model::check::{CheckDraft, CheckSpec, KindDraft, Protocol, ReachDraft};
 use sonde_proto::model::id::{CheckId, RegionId, WorkspaceId};
 use uuid::Uuid;
 
@@ -54,6 +54,7 @@ fn check(number: u128, port: u16) -> IntentRow {
     let spec = CheckSpec::new(CheckDraft {
         name: format!("check {number}"),
         kind: KindDraft::tcp("127.0.0.1", port),
+        reach: ReachDraft::default(),
         interval: Duration::from_secs(5),
         timeout: Duration::from_secs(2),
         regions: vec!["eu-west".to_owned()],

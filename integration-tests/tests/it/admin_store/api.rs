@@ -94,7 +94,7 @@ pub(super) fn definition(name: &str) -> wire::CheckDefinition {
         interval_us: 5_000_000,
         timeout_us: 2_000_000,
         regions: vec!["eu-west".into(), "us-east".into()],
-        degraded_after_us: 0,
+        ..Default::default()
     }
 }
 

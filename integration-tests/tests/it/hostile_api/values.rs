@@ -17,7 +17,7 @@ pub(super) fn definition() -> wire::CheckDefinition {
         interval_us: 5_000_000,
         timeout_us: 2_000_000,
         regions: vec!["eu-west".into()],
-        degraded_after_us: 0,
+        ..Default::default()
     }
 }
 
@@ -35,6 +35,12 @@ fn talk(change: fn(&mut wire::TcpCheck)) -> Option<wire::CheckKind> {
     let mut tcp = wire::TcpCheck { host: "example.com".into(), port: 25, ..Default::default() };
     change(&mut tcp);
     kind(Kind::Tcp(tcp))
+}
+
+fn reach(change: fn(&mut wire::Reach)) -> Option<wire::Reach> {
+    let mut reach = wire::Reach::default();
+    change(&mut reach);
+    Some(reach)
 }
 
 fn tcp(host: &str, port: u32) -> Option<wire::CheckKind> {
@@ -81,6 +87,10 @@ const DEFINITIONS: &[(&str, Spoil)] = &[
             http.headers = (0..33).map(|n| wire::HttpHeader { name: format!("x-{n}"), value: "v".into() }).collect();
         });
     }),
+    ("reach.family", |it| it.reach = reach(|reach| reach.family = "4\0".into())),
+    ("reach.addresses", |it| it.reach = reach(|reach| reach.addresses = "x".repeat(100_000))),
+    ("reach.resolver", |it| it.reach = reach(|reach| reach.resolver = "9.9.9.9:99999".into())),
+    ("reach.resolve_to", |it| it.reach = reach(|reach| reach.resolve_to = "127.0.0.1\r\n".into())),
     ("host", |it| it.kind = tcp("", 80)),
     ("host", |it| it.kind = tcp("a\0b", 80)),
     ("port", |it| it.kind = tcp("a", 0)),

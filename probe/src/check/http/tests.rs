@@ -39,7 +39,7 @@ async fn a_request_does_not_wait_for_what_the_server_says_first() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let policy = Policy { allow: vec!["127.0.0.0/8".parse().unwrap()], ..Policy::default() };
-    let guard = Guard::new(policy, None).unwrap();
+    let guard = Guard::new(policy, None);
     let mut tcp = guard.tcp(guard.vet(address).unwrap()).unwrap().connect().await.unwrap();
     let (mut server, _) = listener.accept().await.unwrap();
     server.write_all(SETTINGS).await.unwrap();

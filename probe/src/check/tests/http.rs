@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sonde_proto::model::check::{CheckKind, HttpMethod, HttpVersion, StatusRange};
+use sonde_proto::model::check::{CheckKind, HttpMethod, HttpVersion, Reach, StatusRange};
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::sample::Outcome;
 use tokio::io::AsyncWriteExt;
@@ -74,7 +74,7 @@ async fn a_slow_server_shows_where_it_is_slow() {
     assert_ok(&observation);
     assert!(observation.phases.ttfb_us.unwrap() >= DELAY_US, "{observation:?}");
     assert!(observation.phases.transfer_us.unwrap() >= DELAY_US * 2, "{observation:?}");
-    let degraded = run(&get(addr), &context(), GENEROUS, Some(DELAY)).await;
+    let degraded = run(&get(addr), Reach::default(), &context(), GENEROUS, Some(DELAY)).await;
     assert_plausible(&degraded, GENEROUS);
     assert_eq!((degraded.outcome, degraded.error), (Outcome::Degraded, None));
 }

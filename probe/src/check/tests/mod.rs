@@ -9,6 +9,7 @@ mod http2;
 mod icmp;
 mod observer;
 mod quic;
+mod reach;
 mod resolve;
 mod servers;
 mod starttls;
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 use sonde_proto::model::address::Policy;
-use sonde_proto::model::check::{CheckKind, KindDraft};
+use sonde_proto::model::check::{CheckKind, KindDraft, Reach};
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::sample::Outcome;
 
@@ -38,7 +39,7 @@ const SHORT: Duration = Duration::from_millis(600);
 fn context_with(resolver: Option<SocketAddr>, roots: Vec<CertificateDer<'static>>) -> Context {
     let policy =
         Policy { allow: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()], ..Policy::default() };
-    Context::new(Clock::system(), Guard::new(policy, resolver).unwrap(), roots).unwrap()
+    Context::new(Clock::system(), Guard::new(policy, resolver), roots).unwrap()
 }
 
 fn context() -> Context {
@@ -47,7 +48,7 @@ fn context() -> Context {
 
 /// A context whose machine permits nothing special.
 fn strict_context(resolver: Option<SocketAddr>) -> Context {
-    Context::new(Clock::system(), Guard::new(Policy::default(), resolver).unwrap(), Vec::new()).unwrap()
+    Context::new(Clock::system(), Guard::new(Policy::default(), resolver), Vec::new()).unwrap()
 }
 
 fn http_draft(url: &str) -> KindDraft {
@@ -64,7 +65,7 @@ fn http_kind(url: &str, change: impl FnOnce(&mut sonde_proto::model::check::Http
 }
 
 async fn observe(kind: &CheckKind, context: &Context, timeout: Duration) -> Observation {
-    let observation = run(kind, context, timeout, None).await;
+    let observation = run(kind, Reach::default(), context, timeout, None).await;
     assert_plausible(&observation, timeout);
     observation
 }

@@ -215,6 +215,7 @@ fn an_assignment_is_verified() {
     let assigned = Assigned {
         check: CheckId(Uuid::from_u128(1)),
         kind: tcp,
+        reach: Reach::default(),
         rhythm: Rhythm::new(Duration::from_secs(1), 7),
         timeout: Duration::from_secs(1),
         degraded_after: None,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    CheckKind, CheckSpec, DnsSpec, GrpcSpec, Host, HttpMethod, HttpSpec, HttpVersion, IcmpSpec, Pattern, RecordType,
-    StartTls, StatusRange, TcpSpec, TlsSpec, UdpSpec, WebsocketSpec,
+    CheckKind, CheckSpec, DnsSpec, GrpcSpec, Host, HttpMethod, HttpSpec, HttpVersion, IcmpSpec, Pattern, ReachDraft,
+    RecordType, StartTls, StatusRange, TcpSpec, TlsSpec, UdpSpec, WebsocketSpec,
 };
 
 /// A check as somebody wrote it, before anything was verified.
@@ -14,6 +14,8 @@ pub struct CheckDraft {
     pub name: String,
     /// What to do, with texts unparsed.
     pub kind: KindDraft,
+    /// How the target is reached.
+    pub reach: ReachDraft,
     /// Distance between two runs in one region.
     pub interval: Duration,
     /// How long a run may take.
@@ -149,6 +151,7 @@ impl CheckSpec {
         CheckDraft {
             name: self.name.clone(),
             kind: self.kind.draft(),
+            reach: self.reach.draft(),
             interval: self.interval,
             timeout: self.timeout,
             regions: self.regions.iter().map(ToString::to_string).collect(),

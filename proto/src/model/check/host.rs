@@ -88,8 +88,8 @@ pub(super) fn port(port: u32) -> Result<u16, InvalidField> {
         .ok_or_else(|| InvalidField::new("port", format!("{port} is not a port: use 1 to 65535")))
 }
 
-/// Reads `address`, `address:port` or `[v6]:port`; a DNS server is never a name, because a name would need one.
-pub(super) fn dns_server(text: &str) -> Result<SocketAddr, InvalidField> {
+/// Reads `address`, `address:port` or `[v6]:port`; a server of names is never named, because its name would need one.
+pub(super) fn server(field: &str, text: &str) -> Result<SocketAddr, InvalidField> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|bare| bare.contains(':'));
     let server = match bare.unwrap_or(text).parse::<IpAddr>() {
         Ok(addr) => Some(SocketAddr::new(addr, DNS_PORT)),
@@ -98,7 +98,7 @@ pub(super) fn dns_server(text: &str) -> Result<SocketAddr, InvalidField> {
     };
     server.filter(|server| server.port() != 0).ok_or_else(|| {
         InvalidField::new(
-            "dns.server",
+            field,
             format!(
                 "`{}` is not a server: write `address`, `address:port` or `[v6]:port`, with a port of 1 to 65535",
                 cut(text)

@@ -172,7 +172,7 @@ fn dns(name: &str, record: &str, server: &str) -> Result<DnsSpec, InvalidField> 
             )
         })?
     };
-    let server = if server.is_empty() { None } else { Some(host::dns_server(server)?) };
+    let server = if server.is_empty() { None } else { Some(host::server("dns.server", server)?) };
     Ok(DnsSpec { name: query_name(name)?, record, server })
 }
 

@@ -5,8 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{
-    CheckDraft, CheckKind, CheckSpec, INTERVAL_MAX, INTERVAL_MIN, KindDraft, NAME_CHARS_MAX, REGIONS_MAX, TIMEOUT_MAX,
-    TIMEOUT_MIN,
+    CheckDraft, CheckKind, CheckSpec, INTERVAL_MAX, INTERVAL_MIN, KindDraft, NAME_CHARS_MAX, REGIONS_MAX, Reach,
+    TIMEOUT_MAX, TIMEOUT_MIN,
 };
 use crate::model::InvalidField;
 use crate::model::id::{RegionId, cut};
@@ -31,6 +31,7 @@ impl CheckSpec {
     fn read(draft: CheckDraft, kind: fn(KindDraft) -> Result<CheckKind, InvalidField>) -> Result<Self, InvalidField> {
         let name = name(draft.name)?;
         let kind = kind(draft.kind)?;
+        let reach = Reach::parse(&draft.reach, &kind)?;
         let interval = interval(draft.interval)?;
         let timeout = timeout(draft.timeout)?;
         if interval < timeout {
@@ -45,7 +46,7 @@ impl CheckSpec {
         }
         let degraded_after = draft.degraded_after.map(|after| degraded_after(after, timeout)).transpose()?;
         let regions = regions(&draft.regions)?;
-        Ok(Self { name, kind, interval, timeout, regions, degraded_after, paused: draft.paused })
+        Ok(Self { name, kind, reach, interval, timeout, regions, degraded_after, paused: draft.paused })
     }
 }
 

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 mod dialogues;
 mod properties;
+mod reach;
 
-use super::{CheckDraft, CheckKind, CheckSpec, Host, HttpDraft, HttpMethod, HttpVersion, KindDraft, RecordType};
+use super::{
+    CheckDraft, CheckKind, CheckSpec, Host, HttpDraft, HttpMethod, HttpVersion, KindDraft, ReachDraft, RecordType,
+};
 use crate::model::InvalidField;
 
 fn http(url: &str) -> KindDraft {
@@ -16,6 +19,7 @@ fn draft() -> CheckDraft {
     CheckDraft {
         name: "front page".to_owned(),
         kind: http("https://example.com/"),
+        reach: ReachDraft::default(),
         interval: Duration::from_secs(5),
         timeout: Duration::from_secs(2),
         regions: vec!["eu-west".to_owned(), "us-east".to_owned()],

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::{CheckDraft, CheckKind, CheckSpec, HttpDraft, KindDraft};
+use super::super::{CheckDraft, CheckKind, CheckSpec, HttpDraft, KindDraft, Reach, ReachDraft};
 use super::http;
 
 fn any_text() -> impl Strategy<Value = String> {
@@ -73,6 +73,12 @@ fn any_pattern() -> impl Strategy<Value = String> {
     prop_oneof![any::<String>(), "[a-z.*+?()\\[\\]{}0-9,|^$-]{0,30}", r"(\\w\{[0-9]{1,4}\}){0,3}"]
 }
 
+fn any_reach() -> impl Strategy<Value = ReachDraft> {
+    (("(4|6|any|5|)", "(first|all|ALL|)"), (any_text(), any_text())).prop_map(
+        |((family, addresses), (resolver, resolve_to))| ReachDraft { family, addresses, resolver, resolve_to },
+    )
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
@@ -84,12 +90,21 @@ proptest! {
     }
 
     #[test]
+    fn hostile_ways_never_panic_and_accepted_ones_read_back_equal(kind in any_kind(), draft in any_reach()) {
+        if let Ok(kind) = CheckKind::parse(kind)
+            && let Ok(reach) = Reach::parse(&draft, &kind)
+        {
+            prop_assert_eq!(Reach::parse(&reach.draft(), &kind), Ok(reach));
+        }
+    }
+
+    #[test]
     fn hostile_drafts_never_panic_and_accepted_ones_read_back_equal(
         name in any_text(), interval in 0_u64..100_000_000, timeout in any::<u32>(), after in any::<Option<u32>>(),
-        regions in prop::collection::vec("[a-z-]{0,8}", 0..4), paused: bool,
+        regions in prop::collection::vec("[a-z-]{0,8}", 0..4), paused: bool, reach in any_reach(),
     ) {
         let draft = CheckDraft {
-            name, kind: http("https://example.com/"), regions, paused,
+            name, kind: http("https://example.com/"), reach, regions, paused,
             interval: Duration::from_millis(interval), timeout: Duration::from_micros(timeout.into()),
             degraded_after: after.map(|after| Duration::from_micros(after.into())),
         };
