@@ -16,6 +16,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .codec_path("crate::wire::codec::LeanCodec")
         .bytes(".sonde.v1.Batch.columns")
+        .skip_debug(
+            ["Login", "HttpAuth", "ClientCredentials", "ClientCertificate"].map(|name| format!(".sonde.v1.{name}")),
+        )
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -7,14 +7,16 @@ mod bounds;
 mod check;
 mod from_collector;
 mod from_probe;
+mod http_options;
 mod join;
 mod json;
+mod json_http;
 mod sample;
 #[cfg(test)]
 mod tests;
 
 pub use assignment::ASSIGNMENT_CHECKS_MAX;
-pub use check::{check_definition, check_spec};
+pub use check::{check_definition, check_spec, check_spec_over, holds_hidden};
 pub use from_collector::{ACK_RANGES_MAX, CERTIFICATE_BYTES_MAX, CERTIFICATES_MAX};
 pub use from_probe::CSR_BYTES_MAX;
 pub use join::{JOIN_STRING_PREFIX, join_string_decode, join_string_encode};

@@ -1,6 +1,6 @@
 //! Checks over the admin API. Never judges a definition itself: that is [`CheckSpec`]'s own business.
 
-use sonde_proto::convert::{check_definition, check_spec};
+use sonde_proto::convert::{check_definition, check_spec, check_spec_over, holds_hidden};
 use sonde_proto::model::InvalidField;
 use sonde_proto::model::check::CheckSpec;
 use sonde_proto::model::id::CheckId;
@@ -56,7 +56,16 @@ impl Checks for ChecksService {
 
     async fn update_check(&self, request: Request<wire::UpdateCheckRequest>) -> Result<Response<wire::Check>, Status> {
         let caller = self.core.auth.require(&request, Scope::ChecksWrite)?;
-        let (id, spec) = replacement(request.into_inner()).map_err(error::invalid)?;
+        let wire::UpdateCheckRequest { id, definition } = request.into_inner();
+        let id = parse::id("id", &id).map_err(error::invalid)?;
+        let stored = match &definition {
+            Some(definition) if holds_hidden(definition) => {
+                let found = self.core.store.check(&caller.workspace, id).await;
+                Some(found.map_err(|failure| error::read(&caller, failure))?.spec)
+            }
+            Some(_) | None => None,
+        };
+        let spec = replacement(definition, stored.as_ref()).map_err(error::invalid)?;
         let updated = self.core.store.update_check(&caller.workspace, caller.actor(), id, spec).await;
         updated.map(|row| answer(&row)).map_err(|failure| error::store(&caller, failure))
     }
@@ -89,9 +98,16 @@ fn new_check(request: wire::CreateCheckRequest, now: Wall) -> Result<NewCheck, I
     Ok(NewCheck { id: CheckId(new_id(now)), spec, request_id: parse::request_id(&request.request_id)? })
 }
 
-fn replacement(request: wire::UpdateCheckRequest) -> Result<(CheckId, CheckSpec), InvalidField> {
-    // Whether it is paused is not part of a definition; the store keeps it as it is.
-    Ok((parse::id("id", &request.id)?, spec(request.definition, false)?))
+/// Reads what a check becomes. Secrets that the definition only stands for stay those of `stored`.
+fn replacement(
+    definition: Option<wire::CheckDefinition>,
+    stored: Option<&CheckSpec>,
+) -> Result<CheckSpec, InvalidField> {
+    match (definition, stored) {
+        (Some(definition), Some(stored)) => check_spec_over(definition, stored),
+        // Whether it is paused is not part of a definition; the store keeps it as it is.
+        (definition, _) => spec(definition, false),
+    }
 }
 
 fn spec(definition: Option<wire::CheckDefinition>, paused: bool) -> Result<CheckSpec, InvalidField> {

@@ -16,8 +16,8 @@ use crate::fleet::board::GENERATION_STEP;
 const PART_BYTES: usize = 1024 * 1024;
 /// Checks of a part; a probe takes no more than 20,000 in one message.
 const PART_CHECKS_MAX: usize = 10_000;
-/// Up to so many checks are one part without being measured: a check takes 200 KiB at most, mostly far less than 1 KiB.
-const SMALL: usize = 4;
+/// Up to so many checks are one part without being measured: a check takes 300 KiB at most, mostly far less than 1 KiB.
+const SMALL: usize = 3;
 
 /// Cuts `update` into parts in the order in which they must be sent. One part, the update itself, when it is small, or
 /// when the probe holds a generation that the numbers of the parts would not exceed.

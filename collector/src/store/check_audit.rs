@@ -1,11 +1,25 @@
-//! What the audit log keeps of a check: everything but what may be a secret. Header values, bodies and what is sent are
-//! hidden, and a change of them is still told.
+//! What the audit log keeps of a check: everything but what may be a secret. Header values, bodies, what is sent,
+//! passwords, tokens and keys are hidden, and a change of them is still told.
 
 use serde_json::Value;
 use sonde_proto::convert::check_to_json;
-use sonde_proto::model::check::{CheckKind, CheckSpec};
+use sonde_proto::model::check::{CheckKind, CheckSpec, HttpOptions};
+use sonde_proto::model::secret::Secret;
 
-const HIDDEN: &str = "(hidden)";
+const HIDDEN: &str = Secret::HIDDEN;
+
+/// Where the options of an `http` check hold secrets.
+const SECRETS: [&[&str]; 5] = [
+    &["auth", "basic", "password"],
+    &["auth", "bearer", "token"],
+    &["auth", "oauth2", "client_secret"],
+    &["client_certificate", "key_pem"],
+    &["proxy", "password"],
+];
+
+fn within<'a>(value: &'a mut Value, path: &[&str]) -> Option<&'a mut Value> {
+    path.iter().try_fold(value, |value, name| value.get_mut(name))
+}
 
 /// A check without its secrets.
 pub(super) fn state(spec: &CheckSpec) -> Value {
@@ -21,6 +35,11 @@ pub(super) fn state(spec: &CheckSpec) -> Value {
         let headers = fields.get_mut("headers").and_then(Value::as_array_mut);
         for value in headers.into_iter().flatten().filter_map(|header| header.get_mut(1)) {
             *value = HIDDEN.into();
+        }
+        for place in SECRETS {
+            if let Some(secret) = fields.get_mut(place[0]).and_then(|inner| within(inner, &place[1..])) {
+                *secret = HIDDEN.into();
+            }
         }
     }
     json
@@ -38,16 +57,21 @@ pub(super) fn change(before: &CheckSpec, after: &CheckSpec) -> (Value, Value) {
 }
 
 /// The parts that [`state`] hides.
-fn secrets(spec: &CheckSpec) -> (Vec<&str>, &[u8]) {
+fn secrets(spec: &CheckSpec) -> (Vec<&str>, &[u8], Vec<&Secret>) {
     fn values(headers: &[(String, String)]) -> Vec<&str> {
         headers.iter().map(|(_, value)| value.as_str()).collect()
     }
     match &spec.kind {
-        CheckKind::Http(http) => (values(&http.headers), &http.body),
-        CheckKind::Websocket(websocket) => (values(&websocket.headers), websocket.send.as_bytes()),
-        CheckKind::Tcp(tcp) => (Vec::new(), &tcp.send),
-        CheckKind::Udp(udp) => (Vec::new(), &udp.send),
-        CheckKind::Tls(_) | CheckKind::Dns(_) | CheckKind::Icmp(_) | CheckKind::Grpc(_) => (Vec::new(), &[]),
+        CheckKind::Http(http) => {
+            let options = http.options.as_deref();
+            (values(&http.headers), &http.body, options.map(HttpOptions::secrets).unwrap_or_default())
+        }
+        CheckKind::Websocket(websocket) => (values(&websocket.headers), websocket.send.as_bytes(), Vec::new()),
+        CheckKind::Tcp(tcp) => (Vec::new(), &tcp.send, Vec::new()),
+        CheckKind::Udp(udp) => (Vec::new(), &udp.send, Vec::new()),
+        CheckKind::Tls(_) | CheckKind::Dns(_) | CheckKind::Icmp(_) | CheckKind::Grpc(_) => {
+            (Vec::new(), &[], Vec::new())
+        }
     }
 }
 
@@ -55,7 +79,9 @@ fn secrets(spec: &CheckSpec) -> (Vec<&str>, &[u8]) {
 mod tests {
     use std::time::Duration;
 
-    use sonde_proto::model::check::{CheckDraft, HttpDraft, KindDraft, ReachDraft};
+    use sonde_proto::model::check::{
+        CheckDraft, ClientCredentials, HttpAuth, HttpDraft, HttpOptions, HttpProxy, KindDraft, Login, ReachDraft,
+    };
 
     use super::*;
 
@@ -74,12 +100,12 @@ mod tests {
     }
 
     /// Each kind that holds a secret, and the secret in each place where it may stand.
-    fn secretive(secret: &str) -> [CheckSpec; 4] {
+    fn secretive(secret: &str) -> Vec<CheckSpec> {
         let (host, expect) = ("a.example".to_owned(), "ok".to_owned());
         let headers = vec![("authorization".to_owned(), secret.to_owned())];
         let send = secret.as_bytes().to_vec();
         let starttls = "smtp".to_owned();
-        [
+        let kinds = [
             KindDraft::Http(HttpDraft {
                 url: "https://a.example/".to_owned(),
                 method: "POST".to_owned(),
@@ -87,12 +113,31 @@ mod tests {
                 headers: headers.clone(),
                 body: send.clone(),
                 expect_status: Vec::new(),
+                options: HttpOptions::default(),
             }),
             KindDraft::Tcp { host: host.clone(), port: 25, starttls, send: send.clone(), expect: expect.clone() },
             KindDraft::Udp { host, port: 53, send, expect: expect.clone() },
             KindDraft::Websocket { url: "wss://a.example/".to_owned(), headers, send: secret.to_owned(), expect },
-        ]
-        .map(spec)
+        ];
+        kinds.into_iter().chain(optional(secret)).map(spec).collect()
+    }
+
+    /// The options of `http` that hold secrets, one each.
+    fn optional(secret: &str) -> impl Iterator<Item = KindDraft> {
+        let secret = Secret::new(secret);
+        let login = Login { user: "ann".to_owned(), password: secret.clone() };
+        let client = ClientCredentials {
+            token_url: "https://a.example/token".to_owned(),
+            client_id: "sonde".to_owned(),
+            client_secret: secret.clone(),
+            scope: String::new(),
+        };
+        let proxy = HttpProxy { url: "http://proxy.example:3128".to_owned(), login: login.clone() };
+        let auths = [HttpAuth::Basic(login), HttpAuth::Bearer { token: secret }, HttpAuth::Oauth2(client)];
+        let options = auths.map(|auth| HttpOptions { auth: Some(auth), ..HttpOptions::default() });
+        let options = options.into_iter().chain([HttpOptions { proxy: Some(proxy), ..HttpOptions::default() }]);
+        let url = "https://a.example/".to_owned();
+        options.map(move |options| KindDraft::Http(HttpDraft { url: url.clone(), options, ..HttpDraft::default() }))
     }
 
     #[test]

@@ -7,16 +7,18 @@ use crate::output;
 
 mod bytes;
 mod changes;
+mod http;
 mod shown;
 
 use bytes::{Bytes, parse_bytes, parse_text};
 pub(crate) use changes::KindChanges;
+use http::HttpOptionArgs;
 pub(crate) use shown::{describe, details, settings};
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KindArgs {
-    /// Send an HTTP request and read the answer; redirects are not followed
+    /// Send an HTTP request and read the answer
     Http {
         #[command(flatten)]
         common: super::check::CreateArgs,
@@ -142,6 +144,8 @@ pub(crate) struct HttpArgs {
     /// Status codes and ranges that count as success [default: 200-399]
     #[arg(long, value_delimiter = ',', value_parser = output::parse_word, value_name = "CODES")]
     expect_status: Vec<String>,
+    #[command(flatten)]
+    options: HttpOptionArgs,
 }
 
 /// Flags of a check with host and port.
@@ -206,7 +210,9 @@ impl KindArgs {
 }
 
 impl From<HttpArgs> for wire::HttpCheck {
-    fn from(args: HttpArgs) -> Self {
+    fn from(mut args: HttpArgs) -> Self {
+        let mut http = Self::default();
+        args.options.apply(&mut http);
         Self {
             url: args.url,
             method: args.method,
@@ -214,6 +220,7 @@ impl From<HttpArgs> for wire::HttpCheck {
             headers: args.headers,
             body: args.body.into_bytes(),
             expect_status: args.expect_status,
+            ..http
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::bounds::required;
+use super::http_options;
 use crate::model::InvalidField;
-use crate::model::check::{CheckDraft, CheckSpec, HttpDraft, KindDraft, ReachDraft};
+use crate::model::check::{CheckDraft, CheckKind, CheckSpec, HttpDraft, KindDraft, ReachDraft};
 use crate::model::time::micros;
 use crate::wire;
 use crate::wire::check_kind::Kind;
@@ -14,12 +15,41 @@ use crate::wire::check_kind::Kind;
 /// # Errors
 /// Names the first field that makes no sense, and what would.
 pub fn check_spec(definition: wire::CheckDefinition, paused: bool) -> Result<CheckSpec, InvalidField> {
+    CheckSpec::new(draft_of(definition, paused)?)
+}
+
+/// Whether `definition` leaves a secret as it is stored: then [`check_spec_over`] has to read it.
+pub fn holds_hidden(definition: &wire::CheckDefinition) -> bool {
+    match definition.kind.as_ref().and_then(|kind| kind.kind.as_ref()) {
+        Some(Kind::Http(http)) => http_options::is_shown(http),
+        Some(_) | None => false,
+    }
+}
+
+/// As [`check_spec`], for a check that is stored as `stored`: where `definition` only stands for a secret, the stored
+/// one stays.
+///
+/// # Errors
+/// As [`check_spec`], and names the secret that would go to another place than the one that it was given for.
+pub fn check_spec_over(definition: wire::CheckDefinition, stored: &CheckSpec) -> Result<CheckSpec, InvalidField> {
+    let mut draft = draft_of(definition, stored.paused)?;
+    if let (KindDraft::Http(new), CheckKind::Http(old)) = (&mut draft.kind, &stored.kind) {
+        let origin = url::Url::parse(&new.url).map(|url| url.origin());
+        let is_same_target =
+            origin.is_ok_and(|origin| origin == old.url.origin()) && draft.reach == stored.draft().reach;
+        let kept = old.options.as_deref().cloned().unwrap_or_default();
+        http_options::keep(&mut new.options, &kept, is_same_target)?;
+    }
+    CheckSpec::new(draft)
+}
+
+fn draft_of(definition: wire::CheckDefinition, paused: bool) -> Result<CheckDraft, InvalidField> {
     let wire::CheckDefinition { name, kind, interval_us, timeout_us, regions, degraded_after_us, reach } = definition;
     let kind = kind.filter(|kind| kind.kind.is_some());
     let kind = kind.ok_or_else(|| {
         InvalidField::new("kind", "is absent: set one of http, tcp, tls, dns, icmp, udp, grpc, websocket")
     })?;
-    CheckSpec::new(CheckDraft {
+    Ok(CheckDraft {
         name,
         kind: draft_of_kind(kind)?,
         reach: draft_of_reach(reach),
@@ -31,9 +61,12 @@ pub fn check_spec(definition: wire::CheckDefinition, paused: bool) -> Result<Che
     })
 }
 
-/// Writes a definition; [`check_spec`] reads it back to an equal check.
+/// Writes a definition for people, who never see its secrets; [`check_spec_over`] reads it back to an equal check.
 pub fn check_definition(spec: &CheckSpec) -> wire::CheckDefinition {
-    let CheckDraft { name, kind, reach, interval, timeout, regions, degraded_after, paused: _ } = spec.draft();
+    let CheckDraft { name, mut kind, reach, interval, timeout, regions, degraded_after, paused: _ } = spec.draft();
+    if let KindDraft::Http(draft) = &mut kind {
+        http_options::hide(&mut draft.options);
+    }
     wire::CheckDefinition {
         name,
         kind: Some(wire_kind(kind)),
@@ -58,8 +91,10 @@ pub(super) fn draft_of_reach(reach: Option<wire::Reach>) -> ReachDraft {
 
 pub(super) fn wire_kind(draft: KindDraft) -> wire::CheckKind {
     let kind = match draft {
-        KindDraft::Http(HttpDraft { url, method, version, headers, body, expect_status }) => {
-            Kind::Http(wire::HttpCheck { url, method, version, headers: wire_headers(headers), body, expect_status })
+        KindDraft::Http(HttpDraft { url, method, version, headers, body, expect_status, options }) => {
+            let headers = wire_headers(headers);
+            let plain = wire::HttpCheck { url, method, version, headers, body, expect_status, ..Default::default() };
+            Kind::Http(http_options::with(plain, options))
         }
         KindDraft::Tcp { host, port, starttls, send, expect } => {
             Kind::Tcp(wire::TcpCheck { host, port, starttls, send, expect })
@@ -90,9 +125,11 @@ fn draft_of_headers(headers: Vec<wire::HttpHeader>) -> Vec<(String, String)> {
 
 pub(super) fn draft_of_kind(kind: wire::CheckKind) -> Result<KindDraft, InvalidField> {
     Ok(match required("kind", kind.kind)? {
-        Kind::Http(wire::HttpCheck { url, method, version, headers, body, expect_status }) => {
+        Kind::Http(mut http) => {
+            let options = http_options::of(&mut http)?;
+            let wire::HttpCheck { url, method, version, headers, body, expect_status, .. } = http;
             let headers = draft_of_headers(headers);
-            KindDraft::Http(HttpDraft { url, method, version, headers, body, expect_status })
+            KindDraft::Http(HttpDraft { url, method, version, headers, body, expect_status, options })
         }
         Kind::Tcp(wire::TcpCheck { host, port, starttls, send, expect }) => {
             KindDraft::Tcp { host, port, starttls, send, expect }

@@ -7,8 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::json_http::JsonHttp;
 use crate::model::InvalidField;
-use crate::model::check::{CheckDraft, CheckSpec, HttpDraft, KindDraft, ReachDraft};
+use crate::model::check::{CheckDraft, CheckSpec, KindDraft, ReachDraft};
 use crate::model::time::micros;
 
 #[derive(Serialize, Deserialize)]
@@ -43,7 +44,7 @@ struct JsonReach {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum JsonKind {
-    Http(JsonHttp),
+    Http(Box<JsonHttp>),
     Tcp(JsonTcp),
     Tls {
         host: String,
@@ -106,21 +107,6 @@ struct JsonTcp {
     expect: String,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JsonHttp {
-    url: String,
-    method: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    version: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    headers: Vec<(String, String)>,
-    /// Standard base64: a body is bytes, and jsonb refuses the NUL character.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    body_base64: String,
-    expect_status: Vec<String>,
-}
-
 /// Writes a check as JSON; [`check_from_json`] reads it back to an equal one.
 pub fn check_to_json(spec: &CheckSpec) -> Value {
     let CheckDraft { name, kind, reach, interval, timeout, regions, degraded_after, paused } = spec.draft();
@@ -147,10 +133,7 @@ fn json_reach(draft: ReachDraft) -> Option<JsonReach> {
 
 fn json_kind(kind: KindDraft) -> JsonKind {
     match kind {
-        KindDraft::Http(HttpDraft { url, method, version, headers, body, expect_status }) => {
-            let body_base64 = STANDARD.encode(body);
-            JsonKind::Http(JsonHttp { url, method, version, headers, body_base64, expect_status })
-        }
+        KindDraft::Http(draft) => JsonKind::Http(Box::new(draft.into())),
         KindDraft::Tcp { host, port, starttls, send, expect } => {
             JsonKind::Tcp(JsonTcp { host, port, starttls, send_base64: STANDARD.encode(send), expect })
         }
@@ -193,10 +176,7 @@ pub fn check_from_json(json: &Value) -> Result<CheckSpec, InvalidField> {
 
 fn draft_of_kind(kind: JsonKind) -> Result<KindDraft, InvalidField> {
     Ok(match kind {
-        JsonKind::Http(JsonHttp { url, method, version, headers, body_base64, expect_status }) => {
-            let body = decoded("http.body", &body_base64)?;
-            KindDraft::Http(HttpDraft { url, method, version, headers, body, expect_status })
-        }
+        JsonKind::Http(json) => KindDraft::Http(json.draft()?),
         JsonKind::Tcp(JsonTcp { host, port, starttls, send_base64, expect }) => {
             KindDraft::Tcp { host, port, starttls, send: decoded("tcp.send", &send_base64)?, expect }
         }
@@ -217,6 +197,6 @@ fn draft_of_kind(kind: JsonKind) -> Result<KindDraft, InvalidField> {
     })
 }
 
-fn decoded(field: &str, base64: &str) -> Result<Vec<u8>, InvalidField> {
+pub(super) fn decoded(field: &str, base64: &str) -> Result<Vec<u8>, InvalidField> {
     STANDARD.decode(base64).map_err(|error| InvalidField::new(field, format!("is not base64: {error}")))
 }

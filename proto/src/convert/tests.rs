@@ -9,7 +9,8 @@ use prost::Message;
 use uuid::Uuid;
 
 use super::{
-    check_definition, check_from_json, check_spec, check_to_json, join_string_decode, join_string_encode, sample_row,
+    check_definition, check_from_json, check_spec, check_spec_over, check_to_json, join_string_decode,
+    join_string_encode, sample_row,
 };
 use crate::codec::{DictionaryEntry, Reference};
 use crate::model::InvalidField;
@@ -24,6 +25,7 @@ use crate::model::time::{Rhythm, Wall};
 use crate::session::{FromCollector, FromProbe, Hello, Limits, ProbeHeartbeat, RenewAnswer, SealedBatch, Welcome};
 use crate::wire::{self, collector_message, probe_message};
 
+mod options;
 mod refusals;
 mod sizes;
 
@@ -142,6 +144,7 @@ fn kind() -> impl Strategy<Value = CheckKind> {
                 headers: vec![("x-a".to_owned(), value.clone()), ("x-a".to_owned(), value)],
                 body,
                 expect_status: vec!["204".to_owned(), "300-399".to_owned()],
+                options: options::sample(port),
             }),
             1 => {
                 let (starttls, expect) = ("ldap".to_owned(), "^2[0-9]+ ".to_owned());
@@ -282,7 +285,9 @@ proptest! {
     #[test]
     fn a_check_survives_the_wire_and_the_database(spec in spec()) {
         let definition = carried(&check_definition(&spec));
-        prop_assert_eq!(check_spec(definition, spec.paused), Ok(spec.clone()));
+        let shown = format!("{definition:?}");
+        prop_assert!(!shown.contains("canary"), "a secret is shown");
+        prop_assert_eq!(check_spec_over(definition, &spec), Ok(spec.clone()));
         let text = check_to_json(&spec).to_string();
         prop_assert_eq!(check_from_json(&serde_json::from_str(&text).unwrap()), Ok(spec));
     }

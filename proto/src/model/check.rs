@@ -13,7 +13,9 @@ mod draft;
 mod host;
 mod http;
 mod kinds;
+mod options;
 mod parse;
+mod pem;
 mod reach;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,11 @@ pub use http::{
     BODY_BYTES_MAX, EXPECT_STATUS_MAX, HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX,
 };
 pub use kinds::{ICMP_PAYLOAD_BYTES_DEFAULT, ICMP_PAYLOAD_BYTES_MAX, ICMP_PAYLOAD_BYTES_MIN, UDP_SEND_BYTES_MAX};
+pub use options::{
+    CREDENTIAL_BYTES_MAX, ClientCertificate, ClientCredentials, HttpAuth, HttpOptions, HttpProxy, Login,
+    READ_BYTES_MAX, REDIRECTS_MAX, TOKEN_BYTES_MAX,
+};
+pub use pem::{CERTIFICATES_MAX, CertificateSummary, PEM_BYTES_MAX, certificates};
 pub use reach::{Addresses, Family, Reach, ReachDraft};
 
 /// Shortest interval.
@@ -182,7 +189,7 @@ pub struct StatusRange {
     pub last: u16,
 }
 
-/// One HTTP request. Redirects are not followed: the answer to this request is what is measured.
+/// One HTTP request. Redirects are followed only where the options say so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HttpSpec {
@@ -198,6 +205,8 @@ pub struct HttpSpec {
     pub body: Vec<u8>,
     /// Codes that count as success; never empty. By default 200 to 399.
     pub expect_status: Vec<StatusRange>,
+    /// What it adds to one plain request; `None` for nothing, as most checks have it.
+    pub options: Option<Box<HttpOptions>>,
 }
 
 /// How a protocol changes to TLS on a connection that began in the clear.

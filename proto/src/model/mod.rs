@@ -8,6 +8,7 @@ pub mod error_class;
 pub mod gap;
 pub mod id;
 pub mod sample;
+pub mod secret;
 pub mod time;
 
 use thiserror::Error;

@@ -4,6 +4,7 @@ use clap::Args;
 use sonde_proto::wire::{self, check_kind::Kind};
 
 use super::bytes::{Bytes, parse_bytes};
+use super::http::HttpOptionArgs;
 use super::parse_header;
 use crate::error::{CliError, Result};
 use crate::output;
@@ -65,6 +66,8 @@ pub(crate) struct KindChanges {
     /// New service to ask for; empty for the server as a whole (grpc)
     #[arg(long)]
     service: Option<String>,
+    #[command(flatten)]
+    http: HttpOptionArgs,
 }
 
 /// Moves a change that was asked for into its place.
@@ -88,6 +91,7 @@ impl KindChanges {
                 set(&mut http.headers, &mut self.headers);
                 set(&mut http.body, &mut self.body.take().map(String::into_bytes));
                 set(&mut http.expect_status, &mut self.expect_status);
+                self.http.apply(http);
                 "http"
             }
             Kind::Tcp(tcp) => {
@@ -176,6 +180,7 @@ impl KindChanges {
             ("service", self.service.is_some()),
         ]
         .into_iter()
+        .chain(self.http.flags())
         .filter_map(|(flag, set)| set.then_some(flag))
     }
 }

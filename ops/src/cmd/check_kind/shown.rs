@@ -1,8 +1,10 @@
 //! How the kind of a check is shown to people and programs.
 
-use sonde_proto::wire::{self, check_kind::Kind};
+use sonde_proto::model::check::ClientCertificate;
+use sonde_proto::wire::{self, check_kind::Kind, http_auth::Scheme};
 
 use super::bytes;
+use crate::output;
 
 /// Kind and target of a check in one line each.
 pub(crate) fn describe(kind: Option<&wire::CheckKind>) -> (&'static str, String) {
@@ -30,6 +32,12 @@ pub(crate) fn details(kind: Option<&wire::CheckKind>) -> serde_json::Value {
             "headers": headers(&http.headers),
             "body": String::from_utf8_lossy(&http.body),
             "expect_status": http.expect_status,
+            "follow_redirects": http.follow_redirects,
+            "auth": auth(http),
+            "client_certificate": http.client_certificate.as_ref().map(certificate),
+            "proxy": proxy(http),
+            "body_bytes_max": http.body_bytes_max,
+            "ca_pem": http.ca_pem,
         }),
         Some(Kind::Tcp(tcp)) => json!({
             "host": tcp.host,
@@ -66,6 +74,35 @@ pub(crate) fn details(kind: Option<&wire::CheckKind>) -> serde_json::Value {
     }
 }
 
+/// Who asks, in one line and without what proves it.
+fn auth(http: &wire::HttpCheck) -> String {
+    match http.auth.as_ref().and_then(|auth| auth.scheme.as_ref()) {
+        Some(Scheme::Basic(login)) => format!("basic, user {}", login.user),
+        Some(Scheme::Bearer(_)) => "bearer token".to_owned(),
+        Some(Scheme::Oauth2(client)) => format!("oauth2, client {} at {}", client.client_id, client.token_url),
+        None => String::new(),
+    }
+}
+
+fn proxy(http: &wire::HttpCheck) -> String {
+    match &http.proxy {
+        Some(wire::HttpProxy { url, login: Some(login) }) => format!("{url}, user {}", login.user),
+        Some(wire::HttpProxy { url, login: None }) => url.clone(),
+        None => String::new(),
+    }
+}
+
+/// Subject and end of a certificate.
+fn certificate(certificate: &wire::ClientCertificate) -> String {
+    let certificate_pem = certificate.certificate_pem.clone();
+    match (ClientCertificate { certificate_pem, ..ClientCertificate::default() }).summary() {
+        Some(summary) => {
+            format!("{}, until {}", summary.subject, output::or_dash(output::instant(summary.not_after.0).as_ref()))
+        }
+        None => "illegible".to_owned(),
+    }
+}
+
 fn headers(headers: &[wire::HttpHeader]) -> serde_json::Value {
     headers.iter().map(|header| serde_json::json!({"name": header.name, "value": header.value})).collect()
 }
@@ -76,6 +113,9 @@ pub(crate) fn settings(details: &serde_json::Value) -> Vec<(&'static str, String
     let words = |field: &str| -> Vec<String> {
         let items = details[field].as_array().map(Vec::as_slice).unwrap_or_default();
         items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    };
+    let number = |field: &str| {
+        details[field].as_u64().filter(|number| *number > 0).map(|number| number.to_string()).unwrap_or_default()
     };
     let headers = details["headers"].as_array().map(Vec::as_slice).unwrap_or_default();
     let header = |item: &serde_json::Value| {
@@ -88,6 +128,12 @@ pub(crate) fn settings(details: &serde_json::Value) -> Vec<(&'static str, String
         ("http version", text("http_version")),
         ("expect status", words("expect_status").join(",")),
         ("body", if body == 0 { String::new() } else { format!("{body} bytes") }),
+        ("follow redirects", number("follow_redirects")),
+        ("auth", text("auth")),
+        ("client certificate", text("client_certificate")),
+        ("proxy", text("proxy")),
+        ("largest body", number("body_bytes_max")),
+        ("authorities", if text("ca_pem").is_empty() { String::new() } else { "its own".to_owned() }),
         ("server name", text("server_name")),
         ("server", text("server")),
         ("tls", if details["tls"].as_bool() == Some(true) { "yes".to_owned() } else { String::new() }),

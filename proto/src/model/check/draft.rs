@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    CheckKind, CheckSpec, DnsSpec, GrpcSpec, Host, HttpMethod, HttpSpec, HttpVersion, IcmpSpec, Pattern, ReachDraft,
-    RecordType, StartTls, StatusRange, TcpSpec, TlsSpec, UdpSpec, WebsocketSpec,
+    CheckKind, CheckSpec, DnsSpec, GrpcSpec, Host, HttpMethod, HttpOptions, HttpSpec, HttpVersion, IcmpSpec, Pattern,
+    ReachDraft, RecordType, StartTls, StatusRange, TcpSpec, TlsSpec, UdpSpec, WebsocketSpec,
 };
 
 /// A check as somebody wrote it, before anything was verified.
@@ -125,6 +125,8 @@ pub struct HttpDraft {
     pub body: Vec<u8>,
     /// Codes and ranges such as `200`, `200-399`; empty means `200-399`.
     pub expect_status: Vec<String>,
+    /// What it adds to one plain request.
+    pub options: HttpOptions,
 }
 
 impl KindDraft {
@@ -165,14 +167,17 @@ impl CheckKind {
     /// The spelling of this kind. [`CheckKind::parse`] reads it back to an equal one.
     pub fn draft(&self) -> KindDraft {
         match self {
-            Self::Http(HttpSpec { url, method, version, headers, body, expect_status }) => KindDraft::Http(HttpDraft {
-                url: url.as_str().to_owned(),
-                method: method.name().to_owned(),
-                version: version.name().to_owned(),
-                headers: headers.clone(),
-                body: body.clone(),
-                expect_status: expect_status.iter().map(ToString::to_string).collect(),
-            }),
+            Self::Http(HttpSpec { url, method, version, headers, body, expect_status, options }) => {
+                KindDraft::Http(HttpDraft {
+                    url: url.as_str().to_owned(),
+                    method: method.name().to_owned(),
+                    version: version.name().to_owned(),
+                    headers: headers.clone(),
+                    body: body.clone(),
+                    expect_status: expect_status.iter().map(ToString::to_string).collect(),
+                    options: options.as_deref().cloned().unwrap_or_default(),
+                })
+            }
             Self::Tcp(TcpSpec { host, port, starttls, send, expect }) => KindDraft::Tcp {
                 host: host.to_string(),
                 port: u32::from(*port),

@@ -1,6 +1,8 @@
 //! Verifies the parts of an HTTP request. Never sends one.
 
 use super::host::{self, Underscore};
+use super::options;
+use super::pem::ReadPem;
 use super::{HttpDraft, HttpMethod, HttpSpec, HttpVersion, StatusRange};
 use crate::model::InvalidField;
 use crate::model::id::cut;
@@ -38,16 +40,16 @@ pub(super) const HTTP_SCHEMES: [&str; 2] = ["http", "https"];
 pub(super) const WEBSOCKET_SCHEMES: [&str; 2] = ["ws", "wss"];
 
 /// Verifies an `http` check.
-pub(super) fn spec(draft: HttpDraft) -> Result<HttpSpec, InvalidField> {
-    let HttpDraft { url: address, method: word, version: number, headers: given, body: bytes, expect_status: codes } =
-        draft;
+pub(super) fn spec(mut draft: HttpDraft, read: ReadPem) -> Result<HttpSpec, InvalidField> {
+    let options = options::options(&mut draft, read);
     Ok(HttpSpec {
-        url: url("http.url", HTTP_SCHEMES, &address)?,
-        method: method(&word)?,
-        version: version(&number)?,
-        headers: headers("http.header", given)?,
-        body: body(bytes)?,
-        expect_status: expect_status(&codes)?,
+        url: url("http.url", HTTP_SCHEMES, &draft.url)?,
+        method: method(&draft.method)?,
+        version: version(&draft.version)?,
+        headers: headers("http.header", draft.headers)?,
+        body: body(draft.body)?,
+        expect_status: expect_status(&draft.expect_status)?,
+        options: options?,
     })
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::dialogue::ReadPattern;
 use super::host::{self, Underscore};
+use super::pem::ReadPem;
 use super::{
     CheckKind, DnsSpec, GrpcSpec, Host, IcmpSpec, KindDraft, Pattern, RecordType, TcpSpec, TlsSpec, UdpSpec,
     WebsocketSpec, dialogue, http,
@@ -28,7 +29,7 @@ impl CheckKind {
     /// # Errors
     /// Names the first field that makes no sense, and what would.
     pub fn parse(draft: KindDraft) -> Result<Self, InvalidField> {
-        Self::read(draft, Pattern::new)
+        Self::read(draft, Pattern::new, ReadPem::Verified)
     }
 
     /// Reads what [`CheckKind::draft`] wrote, and takes its word for what is costly to verify.
@@ -36,12 +37,12 @@ impl CheckKind {
     /// # Errors
     /// As [`CheckKind::parse`].
     pub fn restore(draft: KindDraft) -> Result<Self, InvalidField> {
-        Self::read(draft, Pattern::known)
+        Self::read(draft, Pattern::known, ReadPem::Known)
     }
 
-    fn read(draft: KindDraft, pattern: ReadPattern) -> Result<Self, InvalidField> {
+    fn read(draft: KindDraft, pattern: ReadPattern, read: ReadPem) -> Result<Self, InvalidField> {
         match draft {
-            KindDraft::Http(draft) => http::spec(draft).map(Self::Http),
+            KindDraft::Http(draft) => http::spec(draft, read).map(Self::Http),
             KindDraft::Tcp { host, port, starttls, send, expect } => Ok(Self::Tcp(TcpSpec {
                 port: host::port(port)?,
                 starttls: dialogue::starttls("tcp.starttls", &starttls)?,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 mod dialogues;
+mod options;
 mod properties;
 mod reach;
 
@@ -158,6 +159,7 @@ fn requests_are_verified() {
             headers: vec![(name.to_owned(), value.to_owned())],
             body: b"{}".to_vec(),
             expect_status: vec!["204".to_owned(), "301-308".to_owned()],
+            ..HttpDraft::default()
         })
     };
     let CheckKind::Http(spec) = CheckKind::parse(with("X-Token", " abc\tdef ")).unwrap() else { panic!() };

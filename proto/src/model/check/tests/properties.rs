@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::{CheckDraft, CheckKind, CheckSpec, HttpDraft, KindDraft, Reach, ReachDraft};
+use super::super::{
+    CheckDraft, CheckKind, CheckSpec, ClientCertificate, ClientCredentials, HttpAuth, HttpDraft, HttpOptions,
+    HttpProxy, KindDraft, Login, Reach, ReachDraft,
+};
 use super::http;
+use crate::model::secret::Secret;
 
 fn any_text() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -18,16 +22,16 @@ fn any_text() -> impl Strategy<Value = String> {
     ]
 }
 
-fn any_kind() -> impl Strategy<Value = KindDraft> {
+fn any_kind() -> BoxedStrategy<KindDraft> {
     let headers = prop::collection::vec((any_text(), any_text()), 0..4);
     let statuses = prop::collection::vec(prop_oneof![any::<String>(), "[1-6][0-9]{2}(-[1-6][0-9]{2})?"], 0..4);
     let body = prop::collection::vec(any::<u8>(), 0..64);
     prop_oneof![
-        (any_text(), "(GET|put|X|)", "(1.1|2|3|)", headers, body, statuses).prop_map(
-            |(url, method, version, headers, body, expect_status)| {
-                KindDraft::Http(HttpDraft { url, method, version, headers, body, expect_status })
-            }
-        ),
+        (any_text(), "(GET|put|X|)", "(1.1|2|3|)", headers, body, statuses, any_options())
+            .prop_map(|(url, method, version, headers, body, expect_status, options)| {
+                KindDraft::Http(HttpDraft { url, method, version, headers, body, expect_status, options })
+            })
+            .boxed(),
         (any_text(), any::<u16>()).prop_map(|(host, port)| KindDraft::tcp(host, port)),
         (any_text(), any::<u16>(), any_text()).prop_map(|(host, port, server_name)| KindDraft::tls(
             host,
@@ -40,8 +44,37 @@ fn any_kind() -> impl Strategy<Value = KindDraft> {
             server
         }),
         (any_text(), 0_u32..2_000).prop_map(|(host, payload_bytes)| KindDraft::Icmp { host, payload_bytes }),
-        any_dialogue(),
+        any_dialogue().boxed(),
     ]
+    .boxed()
+}
+
+/// Boxed: a draft of many options does not fit the stack of a test.
+fn any_options() -> BoxedStrategy<HttpOptions> {
+    let secret = || any_text().prop_map(Secret::new);
+    let login = || (any_text(), secret()).prop_map(|(user, password)| Login { user, password }).boxed();
+    let client =
+        (any_text(), any_text(), secret(), any_text()).prop_map(|(token_url, client_id, client_secret, scope)| {
+            HttpAuth::Oauth2(ClientCredentials { token_url, client_id, client_secret, scope })
+        });
+    let auth =
+        prop_oneof![login().prop_map(HttpAuth::Basic), secret().prop_map(|token| HttpAuth::Bearer { token }), client]
+            .boxed();
+    let certificate =
+        (any_text(), secret()).prop_map(|(certificate_pem, key_pem)| ClientCertificate { certificate_pem, key_pem });
+    let proxy = ("(http://)?[a-z.:0-9]{1,20}/?", login()).prop_map(|(url, login)| HttpProxy { url, login });
+    let rare = |strategy| prop::option::weighted(0.05, strategy).boxed();
+    let parts =
+        (0_u32..12, prop::option::weighted(0.3, auth), rare(certificate), prop::option::of(proxy), 0_u64..9_000_000);
+    let options = parts.prop_map(|(follow_redirects, auth, client_certificate, proxy, body_bytes_max)| HttpOptions {
+        follow_redirects,
+        auth,
+        client_certificate,
+        proxy,
+        body_bytes_max,
+        ca_pem: String::new(),
+    });
+    prop_oneof![Just(HttpOptions::default()), options].boxed()
 }
 
 /// Kinds that say something and hear something.
