@@ -65,6 +65,14 @@ impl Clock {
         self.base.anchor.lock().unwrap_or_else(PoisonError::into_inner).wall_at(now)
     }
 
+    /// The instant at which the machine's wall clock showed `stamp`, for stamps of the kernel. Never later than now; as
+    /// wrong as the machine's clock was set since.
+    pub fn at_machine_time(self, stamp: Duration) -> Mono {
+        let (now, machine) = (self.now(), machine_wall());
+        let stamp = Wall(i64::try_from(stamp.as_micros()).unwrap_or(i64::MAX));
+        Mono(now.0.saturating_sub(u64::try_from(machine.micros_since(stamp)).unwrap_or(0)))
+    }
+
     /// Compares with the machine's wall clock and begins to follow it. Returns how far ahead of ours it is, in
     /// microseconds.
     pub fn resync(self) -> i64 {

@@ -30,7 +30,7 @@ fn tcp() -> CheckKind {
 }
 
 fn icmp() -> CheckKind {
-    CheckKind::parse(KindDraft::Icmp { host: "192.0.2.1".into(), payload_bytes: 0 }).unwrap()
+    CheckKind::parse(KindDraft::icmp("192.0.2.1")).unwrap()
 }
 
 fn check(kind: CheckKind, regions: &[&str]) -> CheckIntent {

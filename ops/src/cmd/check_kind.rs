@@ -8,6 +8,7 @@ use crate::output;
 mod bytes;
 mod changes;
 mod http;
+mod packets;
 mod shown;
 
 use bytes::{Bytes, parse_bytes, parse_text};
@@ -57,16 +58,12 @@ pub(crate) enum KindArgs {
         #[command(flatten)]
         dns: DnsArgs,
     },
-    /// Send an ICMP echo
+    /// Send ICMP echoes and count the answers
     Icmp {
         #[command(flatten)]
         common: super::check::CreateArgs,
-        /// Name or address of the target
-        #[arg(long)]
-        host: String,
-        /// Payload bytes, 16 to 1400
-        #[arg(long, default_value_t = 56, allow_negative_numbers = true)]
-        payload_bytes: u32,
+        #[command(flatten)]
+        icmp: packets::IcmpArgs,
     },
     /// Send a datagram and wait for an answer
     Udp {
@@ -193,7 +190,7 @@ impl KindArgs {
             Self::Dns { common, dns } => {
                 (common, Kind::Dns(wire::DnsCheck { name: dns.query, record: dns.record, server: dns.server }))
             }
-            Self::Icmp { common, host, payload_bytes } => (common, Kind::Icmp(wire::IcmpCheck { host, payload_bytes })),
+            Self::Icmp { common, icmp } => (common, Kind::Icmp(icmp.into())),
             Self::Udp { common, target: HostPortArgs { host, port }, dialogue } => {
                 let DialogueArgs { send: Bytes(send), expect } = dialogue;
                 (common, Kind::Udp(wire::UdpCheck { host, port, send, expect }))

@@ -112,6 +112,11 @@ impl Trace {
         self.clock.now()
     }
 
+    /// Time until the run ends.
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.since(self.clock.now())
+    }
+
     /// Waits for `work`, but not beyond the end of the run. `None` when that came first.
     pub(crate) async fn within<F: Future>(&self, work: F) -> Option<F::Output> {
         tokio::time::timeout(self.deadline.since(self.clock.now()), work).await.ok()

@@ -3,12 +3,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use super::packets::{Event, PacketSocket, Travel};
+use crate::clock::Clock;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use sonde_proto::model::error_class::ErrorClass;
-use tokio::net::UdpSocket;
-
-use super::{connect_class, send_datagram};
 
 /// One sentence for the person who runs a probe that may not send echoes.
 pub const ICMP_REMEDY: &str = "this probe may not open ICMP sockets: set the sysctl net.ipv4.ping_group_range to a \
@@ -23,10 +22,10 @@ pub enum EchoMode {
     Raw,
 }
 
-/// A socket for one echo to one address.
+/// A socket for echoes to one address.
 #[derive(Debug)]
 pub struct EchoSocket {
-    socket: UdpSocket,
+    socket: PacketSocket,
     mode: EchoMode,
     target: IpAddr,
 }
@@ -36,18 +35,15 @@ impl EchoSocket {
     ///
     /// # Errors
     /// [`ErrorClass::IcmpUnavailable`] when neither is allowed, [`ErrorClass::ProbeError`] when this machine has no
-    /// socket left, [`ErrorClass::IcmpUnreachable`] without a route to the target.
-    pub(super) fn open(target: IpAddr) -> Result<Self, ErrorClass> {
+    /// socket left, [`ErrorClass::IcmpNetUnreachable`] without a route to the target.
+    pub(super) fn open(target: IpAddr, travel: Travel, clock: Clock) -> Result<Self, ErrorClass> {
         let (socket, mode) = match new_socket(target, Type::DGRAM) {
             Ok(socket) => (socket, EchoMode::Datagram),
             Err(_) => (new_socket(target, Type::RAW).map_err(|error| open_class(&error))?, EchoMode::Raw),
         };
-        if mode == EchoMode::Datagram {
-            // Only a connected datagram socket is told of errors, and of hard ones only: that a router has no way to
-            // the target looks like silence. A raw socket sees every message about the echo.
-            socket.connect(SocketAddr::new(target, 0)).map_err(|error| send_class(&error))?;
-        }
-        let socket = UdpSocket::from_std(socket).map_err(|_| ErrorClass::ProbeError)?;
+        // A connected socket hears of its target only, and of what others say about the way there.
+        socket.connect(SocketAddr::new(target, 0)).map_err(|error| send_class(&error))?;
+        let socket = PacketSocket::new(socket, target.is_ipv6(), travel, clock).map_err(|_| ErrorClass::ProbeError)?;
         Ok(Self { socket, mode, target })
     }
 
@@ -56,25 +52,29 @@ impl EchoSocket {
         self.mode
     }
 
+    /// Lets the packets that follow pass this many routers.
+    ///
+    /// # Errors
+    /// [`ErrorClass::ProbeError`] when the kernel refuses it.
+    pub fn set_hop_limit(&self, hops: u8) -> Result<(), ErrorClass> {
+        self.socket.set_hop_limit(hops).map_err(|_| ErrorClass::ProbeError)
+    }
+
     /// Hands one message to the kernel.
     ///
     /// # Errors
     /// The class of the failure.
-    pub async fn send(&self, message: &[u8]) -> Result<(), ErrorClass> {
+    pub fn send(&self, message: &[u8]) -> Result<(), ErrorClass> {
         // Port 0: a raw IPv6 socket takes the port for a protocol number.
-        let to = SocketAddr::new(self.target, 0);
-        send_datagram(&self.socket, message, Some(to)).await.map_err(|error| send_class(&error))
+        self.socket.send(message, SocketAddr::new(self.target, 0)).map_err(|error| send_class(&error))
     }
 
-    /// Waits for one message and says how long it is and where it came from.
+    /// Waits for what happens next.
     ///
     /// # Errors
     /// The class of the failure.
-    pub async fn receive(&self, buffer: &mut [u8]) -> Result<(usize, IpAddr), ErrorClass> {
-        match self.socket.recv_from(buffer).await {
-            Ok((length, from)) => Ok((length, from.ip())),
-            Err(error) => Err(send_class(&error)),
-        }
+    pub async fn next(&self, buffer: &mut [u8]) -> Result<Event, ErrorClass> {
+        self.socket.next(buffer).await.map_err(|error| send_class(&error))
     }
 }
 
@@ -103,12 +103,19 @@ fn open_class(error: &io::Error) -> ErrorClass {
     }
 }
 
-fn send_class(error: &io::Error) -> ErrorClass {
-    let class = connect_class(error);
-    if matches!(class, ErrorClass::ConnectRefused | ErrorClass::ConnectUnreachable) {
-        ErrorClass::IcmpUnreachable
-    } else if class == ErrorClass::ConnectTimeout {
-        ErrorClass::IcmpTimeout
+/// The class of a failure to hand a packet to the kernel.
+pub(super) fn send_class(error: &io::Error) -> ErrorClass {
+    let Some(errno) = Errno::from_io_error(error) else {
+        return ErrorClass::ProbeError;
+    };
+    if errno == Errno::NETUNREACH || errno == Errno::NETDOWN {
+        ErrorClass::IcmpNetUnreachable
+    } else if errno == Errno::HOSTUNREACH || errno == Errno::HOSTDOWN {
+        ErrorClass::IcmpHostUnreachable
+    } else if errno == Errno::CONNREFUSED {
+        ErrorClass::IcmpPortUnreachable
+    } else if errno == Errno::MSGSIZE {
+        ErrorClass::IcmpTooBig
     } else {
         ErrorClass::ProbeError
     }

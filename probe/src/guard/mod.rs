@@ -8,6 +8,7 @@ mod echo;
 mod fault;
 mod lookup;
 mod own;
+mod packets;
 mod resolve;
 mod stream;
 
@@ -25,8 +26,11 @@ pub use echo::{EchoMode, EchoSocket, ICMP_REMEDY, may_send_echoes};
 pub(crate) use fault::connect_class;
 pub(crate) use lookup::rcode_class;
 pub use own::OwnEndpoints;
+pub use packets::{Complaint, Event, PacketSocket, Travel};
 pub use stream::Stream;
 pub(crate) use stream::{poll_send_datagram, send_datagram, try_send_datagram};
+
+use crate::clock::Clock;
 
 use resolve::NameService;
 
@@ -122,12 +126,12 @@ impl Guard {
         open_udp(target).await
     }
 
-    /// Makes a socket for one ICMP echo to `target`.
+    /// Makes a socket for ICMP echoes to `target`.
     ///
     /// # Errors
     /// As [`EchoSocket::open`].
-    pub fn echo(&self, target: Vetted) -> Result<EchoSocket, ErrorClass> {
-        EchoSocket::open(target.0.ip())
+    pub fn echo(&self, target: Vetted, travel: Travel, clock: Clock) -> Result<EchoSocket, ErrorClass> {
+        EchoSocket::open(target.0.ip(), travel, clock)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::bounds::required;
 use super::http_options;
 use crate::model::InvalidField;
-use crate::model::check::{CheckDraft, CheckKind, CheckSpec, HttpDraft, KindDraft, ReachDraft};
+use crate::model::check::{CheckDraft, CheckKind, CheckSpec, HttpDraft, IcmpDraft, KindDraft, ReachDraft};
 use crate::model::time::micros;
 use crate::wire;
 use crate::wire::check_kind::Kind;
@@ -103,7 +103,7 @@ pub(super) fn wire_kind(draft: KindDraft) -> wire::CheckKind {
             Kind::Tls(wire::TlsCheck { host, port, server_name, starttls })
         }
         KindDraft::Dns { name, record, server } => Kind::Dns(wire::DnsCheck { name, record, server }),
-        KindDraft::Icmp { host, payload_bytes } => Kind::Icmp(wire::IcmpCheck { host, payload_bytes }),
+        KindDraft::Icmp(draft) => Kind::Icmp(wire_icmp(draft)),
         KindDraft::Udp { host, port, send, expect } => Kind::Udp(wire::UdpCheck { host, port, send, expect }),
         KindDraft::Grpc { host, port, is_tls: tls, server_name, service } => {
             Kind::Grpc(wire::GrpcCheck { host, port, tls, server_name, service })
@@ -113,6 +113,18 @@ pub(super) fn wire_kind(draft: KindDraft) -> wire::CheckKind {
         }
     };
     wire::CheckKind { kind: Some(kind) }
+}
+
+fn wire_icmp(draft: IcmpDraft) -> wire::IcmpCheck {
+    let IcmpDraft { host, payload_bytes, count, spacing, dont_fragment, hop_limit, loss_max_percent } = draft;
+    let spacing_us = micros(spacing);
+    wire::IcmpCheck { host, payload_bytes, count, spacing_us, dont_fragment, hop_limit, loss_max_percent }
+}
+
+fn draft_of_icmp(icmp: wire::IcmpCheck) -> IcmpDraft {
+    let wire::IcmpCheck { host, payload_bytes, count, spacing_us, dont_fragment, hop_limit, loss_max_percent } = icmp;
+    let spacing = Duration::from_micros(spacing_us);
+    IcmpDraft { host, payload_bytes, count, spacing, dont_fragment, hop_limit, loss_max_percent }
 }
 
 fn wire_headers(headers: Vec<(String, String)>) -> Vec<wire::HttpHeader> {
@@ -138,7 +150,7 @@ pub(super) fn draft_of_kind(kind: wire::CheckKind) -> Result<KindDraft, InvalidF
             KindDraft::Tls { host, port, server_name, starttls }
         }
         Kind::Dns(wire::DnsCheck { name, record, server }) => KindDraft::Dns { name, record, server },
-        Kind::Icmp(wire::IcmpCheck { host, payload_bytes }) => KindDraft::Icmp { host, payload_bytes },
+        Kind::Icmp(icmp) => KindDraft::Icmp(draft_of_icmp(icmp)),
         Kind::Udp(wire::UdpCheck { host, port, send, expect }) => KindDraft::Udp { host, port, send, expect },
         Kind::Grpc(wire::GrpcCheck { host, port, tls: is_tls, server_name, service }) => {
             KindDraft::Grpc { host, port, is_tls, server_name, service }

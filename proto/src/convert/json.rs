@@ -12,6 +12,10 @@ use crate::model::InvalidField;
 use crate::model::check::{CheckDraft, CheckSpec, KindDraft, ReachDraft};
 use crate::model::time::micros;
 
+mod packets;
+
+use packets::JsonIcmp;
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct JsonCheck {
@@ -60,10 +64,7 @@ enum JsonKind {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         server: String,
     },
-    Icmp {
-        host: String,
-        payload_bytes: u32,
-    },
+    Icmp(JsonIcmp),
     Udp {
         host: String,
         port: u32,
@@ -139,7 +140,7 @@ fn json_kind(kind: KindDraft) -> JsonKind {
         }
         KindDraft::Tls { host, port, server_name, starttls } => JsonKind::Tls { host, port, server_name, starttls },
         KindDraft::Dns { name, record, server } => JsonKind::Dns { name, record, server },
-        KindDraft::Icmp { host, payload_bytes } => JsonKind::Icmp { host, payload_bytes },
+        KindDraft::Icmp(draft) => JsonKind::Icmp(draft.into()),
         KindDraft::Udp { host, port, send, expect } => {
             JsonKind::Udp { host, port, send_base64: STANDARD.encode(send), expect }
         }
@@ -182,7 +183,7 @@ fn draft_of_kind(kind: JsonKind) -> Result<KindDraft, InvalidField> {
         }
         JsonKind::Tls { host, port, server_name, starttls } => KindDraft::Tls { host, port, server_name, starttls },
         JsonKind::Dns { name, record, server } => KindDraft::Dns { name, record, server },
-        JsonKind::Icmp { host, payload_bytes } => KindDraft::Icmp { host, payload_bytes },
+        JsonKind::Icmp(icmp) => KindDraft::Icmp(icmp.into()),
         JsonKind::Udp { host, port, send_base64, expect } => {
             KindDraft::Udp { host, port, send: decoded("udp.send", &send_base64)?, expect }
         }

@@ -15,7 +15,7 @@ use super::{
 use crate::codec::{DictionaryEntry, Reference};
 use crate::model::InvalidField;
 use crate::model::assignment::{Assigned, Assignment, AssignmentUpdate};
-use crate::model::check::{CheckDraft, CheckKind, CheckSpec, HttpDraft, KindDraft, Protocol, Reach, ReachDraft};
+use crate::model::check::{CheckDraft, CheckKind, CheckSpec, KindDraft, Protocol, Reach, ReachDraft};
 use crate::model::detail::{Detail, Part, PartKind, Reading, ReadingKey};
 use crate::model::error_class::ErrorClass;
 use crate::model::gap::{Gap, GapCause};
@@ -25,9 +25,12 @@ use crate::model::time::{Rhythm, Wall};
 use crate::session::{FromCollector, FromProbe, Hello, Limits, ProbeHeartbeat, RenewAnswer, SealedBatch, Welcome};
 use crate::wire::{self, collector_message, probe_message};
 
+mod kinds;
 mod options;
 mod refusals;
 mod sizes;
+
+use kinds::kind;
 
 /// Sends a message through its bytes, as the stream does.
 fn carried<M: Message + Default>(message: &M) -> M {
@@ -130,48 +133,6 @@ fn from_probe() -> impl Strategy<Value = FromProbe> {
     ]
 }
 
-fn kind() -> impl Strategy<Value = CheckKind> {
-    let host = prop_oneof!["[a-z]{1,9}\\.example", "10\\.[1-9][0-9]?\\.0\\.1", "fd00::[1-9a-f]{1,4}"];
-    let draft = (host, 1_u32..=65_535, 16_u32..=1_400, blob(), "[!-~]{0,20}", 0_u8..8);
-    draft.prop_map(|(host, port, payload_bytes, body, value, kind)| {
-        let authority = if host.contains("::") { format!("[{host}]") } else { host.clone() };
-        let server = format!("[fd00::7]:{port}");
-        CheckKind::parse(match kind {
-            0 => KindDraft::Http(HttpDraft {
-                url: format!("https://{authority}:{port}/a?b=c"),
-                method: "PUT".to_owned(),
-                version: if port % 2 == 0 { "1.1".to_owned() } else { String::new() },
-                headers: vec![("x-a".to_owned(), value.clone()), ("x-a".to_owned(), value)],
-                body,
-                expect_status: vec!["204".to_owned(), "300-399".to_owned()],
-                options: options::sample(port),
-            }),
-            1 => {
-                let (starttls, expect) = ("ldap".to_owned(), "^2[0-9]+ ".to_owned());
-                KindDraft::Tcp { host, port, starttls, send: body, expect }
-            }
-            2 => {
-                let (server_name, starttls) = ("name.example".to_owned(), "smtp".to_owned());
-                KindDraft::Tls { host, port, server_name, starttls }
-            }
-            3 => KindDraft::Dns { name: "_sip._tcp.example".to_owned(), record: "SRV".to_owned(), server },
-            4 => KindDraft::Icmp { host, payload_bytes },
-            5 => KindDraft::Udp { host, port, send: [body, vec![0]].concat(), expect: "a|b".to_owned() },
-            6 => {
-                let (is_tls, server_name) = (true, "name.example".to_owned());
-                KindDraft::Grpc { host, port, is_tls, server_name, service: value }
-            }
-            _ => KindDraft::Websocket {
-                url: format!("wss://{authority}:{port}/a?b=c"),
-                headers: vec![("x-a".to_owned(), value.clone())],
-                send: value,
-                expect: "a+".to_owned(),
-            },
-        })
-        .unwrap()
-    })
-}
-
 /// A kind and a way to its target that suits it.
 fn reached() -> impl Strategy<Value = (CheckKind, Reach)> {
     let family = || prop::sample::select(vec!["", "4", "6"]).prop_map(str::to_owned);
@@ -192,7 +153,7 @@ fn reached() -> impl Strategy<Value = (CheckKind, Reach)> {
 }
 
 fn spec() -> impl Strategy<Value = CheckSpec> {
-    let timing = (10_000_u64..=1_000_000, 1_u64..86_400_000).prop_flat_map(|(timeout_us, interval_ms)| {
+    let timing = (11_000_u64..=1_000_000, 1_u64..86_400_000).prop_flat_map(|(timeout_us, interval_ms)| {
         let interval_us = interval_ms.max(1_000) * 1_000;
         (Just(interval_us), Just(timeout_us), prop::option::of(1..timeout_us))
     });

@@ -12,6 +12,7 @@ mod dialogue;
 mod draft;
 mod host;
 mod http;
+mod icmp;
 mod kinds;
 mod options;
 mod parse;
@@ -25,7 +26,11 @@ pub use draft::{CheckDraft, HttpDraft, KindDraft};
 pub use http::{
     BODY_BYTES_MAX, EXPECT_STATUS_MAX, HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX,
 };
-pub use kinds::{ICMP_PAYLOAD_BYTES_DEFAULT, ICMP_PAYLOAD_BYTES_MAX, ICMP_PAYLOAD_BYTES_MIN, UDP_SEND_BYTES_MAX};
+pub use icmp::{
+    ICMP_COUNT_MAX, ICMP_PAYLOAD_BYTES_DEFAULT, ICMP_PAYLOAD_BYTES_MAX, ICMP_PAYLOAD_BYTES_MIN, ICMP_SPACING_DEFAULT,
+    ICMP_SPACING_MIN, IcmpDraft, IcmpSpec,
+};
+pub use kinds::UDP_SEND_BYTES_MAX;
 pub use options::{
     CREDENTIAL_BYTES_MAX, ClientCertificate, ClientCredentials, HttpAuth, HttpOptions, HttpProxy, Login,
     READ_BYTES_MAX, REDIRECTS_MAX, TOKEN_BYTES_MAX,
@@ -57,7 +62,7 @@ pub enum Protocol {
     Tls,
     /// A DNS query.
     Dns,
-    /// An ICMP echo.
+    /// ICMP echoes.
     Icmp,
     /// A datagram and its answer.
     Udp,
@@ -339,16 +344,6 @@ pub struct DnsSpec {
     pub record: RecordType,
     /// Server to ask, address and port; the probe's system resolver when `None`.
     pub server: Option<std::net::SocketAddr>,
-}
-
-/// One ICMP echo.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct IcmpSpec {
-    /// Target.
-    pub host: Host,
-    /// Payload bytes, 16 to 1,400.
-    pub payload_bytes: u16,
 }
 
 /// A check that makes sense.

@@ -200,6 +200,8 @@ reading_keys! {
     RttJitter = 44, "rtt_jitter_us";
     /// Hop limit that the answer arrived with.
     ReplyHopLimit = 45, "reply_hop_limit";
+    /// Largest packet that would have passed, bytes, as the complaint about a larger one says.
+    PathMtu = 46, "path_mtu";
     /// Version of QUIC as on the wire.
     QuicVersion = 50, "quic_version";
     /// Whether early data was accepted: 1, or 0.

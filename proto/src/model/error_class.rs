@@ -91,7 +91,7 @@ error_classes! {
     HttpVersion = 37, "http_version";
     /// No echo reply in time.
     IcmpTimeout = 40, "icmp_timeout";
-    /// A router or the target reported the destination unreachable.
+    /// A router or the target reported the destination unreachable, for another reason than the classes below name.
     IcmpUnreachable = 41, "icmp_unreachable";
     /// This probe may open neither a datagram nor a raw ICMP socket.
     IcmpUnavailable = 42, "icmp_unavailable";
@@ -125,6 +125,20 @@ error_classes! {
     QuicReset = 74, "quic_reset";
     /// Nothing came for longer than the idle timeout that was agreed on.
     QuicIdle = 75, "quic_idle";
+    /// A router has no way to the target's network.
+    IcmpNetUnreachable = 80, "icmp_net_unreachable";
+    /// A router cannot find the target in its own network.
+    IcmpHostUnreachable = 81, "icmp_host_unreachable";
+    /// The target answered that nothing listens on the port.
+    IcmpPortUnreachable = 82, "icmp_port_unreachable";
+    /// A router or the target answered that it may not pass the packet on.
+    IcmpProhibited = 83, "icmp_prohibited";
+    /// The packet passed as many routers as it may, and the target was not among them.
+    IcmpHopLimit = 84, "icmp_hop_limit";
+    /// The packet is too large for a link on the way, and may not be cut in pieces.
+    IcmpTooBig = 85, "icmp_too_big";
+    /// More echoes were lost than the check allows.
+    IcmpLoss = 86, "icmp_loss";
 }
 
 impl fmt::Display for ErrorClass {

@@ -31,6 +31,12 @@ fn http(change: impl FnOnce(&mut wire::HttpCheck)) -> Option<wire::CheckKind> {
     kind(Kind::Http(http))
 }
 
+fn train(change: fn(&mut wire::IcmpCheck)) -> Option<wire::CheckKind> {
+    let mut icmp = wire::IcmpCheck { host: "a".into(), ..Default::default() };
+    change(&mut icmp);
+    kind(Kind::Icmp(icmp))
+}
+
 fn talk(change: fn(&mut wire::TcpCheck)) -> Option<wire::CheckKind> {
     let mut tcp = wire::TcpCheck { host: "example.com".into(), port: 25, ..Default::default() };
     change(&mut tcp);
@@ -96,8 +102,14 @@ const DEFINITIONS: &[(&str, Spoil)] = &[
     ("port", |it| it.kind = tcp("a", 0)),
     ("port", |it| it.kind = tcp("a", u32::MAX)),
     ("icmp.payload_bytes", |it| {
-        it.kind = kind(Kind::Icmp(wire::IcmpCheck { host: "a".into(), payload_bytes: u32::MAX }));
+        it.kind = train(|icmp| icmp.payload_bytes = u32::MAX);
     }),
+    ("icmp.count", |it| it.kind = train(|icmp| icmp.count = u32::MAX)),
+    ("icmp.spacing", |it| it.kind = train(|icmp| icmp.spacing_us = 1)),
+    ("icmp.spacing", |it| it.kind = train(|icmp| (icmp.count, icmp.spacing_us) = (100, u64::MAX))),
+    ("icmp.spacing", |it| it.kind = train(|icmp| icmp.count = 100)),
+    ("icmp.hop_limit", |it| it.kind = train(|icmp| icmp.hop_limit = u32::MAX)),
+    ("icmp.loss_max_percent", |it| it.kind = train(|icmp| icmp.loss_max_percent = Some(u32::MAX))),
     ("tcp.starttls", |it| it.kind = talk(|tcp| tcp.starttls = "smtp\0".into())),
     ("tcp.send", |it| it.kind = talk(|tcp| tcp.send = vec![0; 4_097])),
     ("tcp.expect", |it| it.kind = talk(|tcp| tcp.expect = "a\0b".into())),

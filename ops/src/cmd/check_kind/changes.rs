@@ -5,6 +5,7 @@ use sonde_proto::wire::{self, check_kind::Kind};
 
 use super::bytes::{Bytes, parse_bytes};
 use super::http::HttpOptionArgs;
+use super::packets::PacketChanges;
 use super::parse_header;
 use crate::error::{CliError, Result};
 use crate::output;
@@ -48,9 +49,8 @@ pub(crate) struct KindChanges {
     /// New server to ask, address or address:port; empty for the probe's own resolver (dns)
     #[arg(long)]
     server: Option<String>,
-    /// New payload bytes, 16 to 1400 (icmp)
-    #[arg(long, allow_negative_numbers = true)]
-    payload_bytes: Option<u32>,
+    #[command(flatten)]
+    packets: PacketChanges,
     /// New protocol to upgrade to TLS; empty for none (tcp, tls)
     #[arg(long)]
     starttls: Option<String>,
@@ -71,7 +71,7 @@ pub(crate) struct KindChanges {
 }
 
 /// Moves a change that was asked for into its place.
-fn set<T>(slot: &mut T, change: &mut Option<T>) {
+pub(super) fn set<T>(slot: &mut T, change: &mut Option<T>) {
     if let Some(value) = change.take() {
         *slot = value;
     }
@@ -117,7 +117,7 @@ impl KindChanges {
             }
             Kind::Icmp(icmp) => {
                 set(&mut icmp.host, &mut self.host);
-                set(&mut icmp.payload_bytes, &mut self.payload_bytes);
+                self.packets.apply(icmp);
                 "icmp"
             }
             Kind::Udp(udp) => {
@@ -172,7 +172,6 @@ impl KindChanges {
             ("query", self.query.is_some()),
             ("record", self.record.is_some()),
             ("server", self.server.is_some()),
-            ("payload-bytes", self.payload_bytes.is_some()),
             ("starttls", self.starttls.is_some()),
             ("send", self.send.is_some()),
             ("expect", self.expect.is_some()),
@@ -181,6 +180,7 @@ impl KindChanges {
         ]
         .into_iter()
         .chain(self.http.flags())
+        .chain(self.packets.flags())
         .filter_map(|(flag, set)| set.then_some(flag))
     }
 }

@@ -3,7 +3,7 @@
 use sonde_proto::model::check::ClientCertificate;
 use sonde_proto::wire::{self, check_kind::Kind, http_auth::Scheme};
 
-use super::bytes;
+use super::{bytes, packets};
 use crate::output;
 
 /// Kind and target of a check in one line each.
@@ -50,7 +50,7 @@ pub(crate) fn details(kind: Option<&wire::CheckKind>) -> serde_json::Value {
             json!({"host": tls.host, "port": tls.port, "server_name": tls.server_name, "starttls": tls.starttls})
         }
         Some(Kind::Dns(dns)) => json!({"query": dns.name, "record": dns.record, "server": dns.server}),
-        Some(Kind::Icmp(icmp)) => json!({"host": icmp.host, "payload_bytes": icmp.payload_bytes}),
+        Some(Kind::Icmp(icmp)) => packets::icmp_details(icmp),
         Some(Kind::Udp(udp)) => json!({
             "host": udp.host,
             "port": udp.port,
@@ -143,6 +143,7 @@ pub(crate) fn settings(details: &serde_json::Value) -> Vec<(&'static str, String
         ("expect", text("expect")),
         ("payload", payload.map_or_else(String::new, |bytes| format!("{bytes} bytes"))),
     ];
+    rows.extend(packets::settings(details));
     rows.extend(headers.iter().map(|item| ("header", header(item))));
     rows.retain(|(_, value)| !value.is_empty());
     rows

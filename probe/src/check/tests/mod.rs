@@ -7,6 +7,7 @@ mod grpc;
 mod http;
 mod http2;
 mod icmp;
+mod lab;
 mod observer;
 mod quic;
 mod reach;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    CheckKind, CheckSpec, DnsSpec, GrpcSpec, Host, HttpMethod, HttpOptions, HttpSpec, HttpVersion, IcmpSpec, Pattern,
+    CheckKind, CheckSpec, DnsSpec, GrpcSpec, Host, HttpMethod, HttpOptions, HttpSpec, HttpVersion, IcmpDraft, Pattern,
     ReachDraft, RecordType, StartTls, StatusRange, TcpSpec, TlsSpec, UdpSpec, WebsocketSpec,
 };
 
@@ -67,12 +67,7 @@ pub enum KindDraft {
         server: String,
     },
     /// ICMP.
-    Icmp {
-        /// Name or address.
-        host: String,
-        /// Payload bytes; 0 means 56.
-        payload_bytes: u32,
-    },
+    Icmp(IcmpDraft),
     /// UDP.
     Udp {
         /// Name or address.
@@ -133,6 +128,11 @@ impl KindDraft {
     /// A plain GET of `url`.
     pub fn http(url: impl Into<String>) -> Self {
         Self::Http(HttpDraft { url: url.into(), ..HttpDraft::default() })
+    }
+
+    /// One echo.
+    pub fn icmp(host: impl Into<String>) -> Self {
+        Self::Icmp(IcmpDraft { host: host.into(), ..IcmpDraft::default() })
     }
 
     /// A TCP handshake and nothing else.
@@ -196,9 +196,7 @@ impl CheckKind {
                 record: record.name().to_owned(),
                 server: server.map(|server| server.to_string()).unwrap_or_default(),
             },
-            Self::Icmp(IcmpSpec { host, payload_bytes }) => {
-                KindDraft::Icmp { host: host.to_string(), payload_bytes: u32::from(*payload_bytes) }
-            }
+            Self::Icmp(spec) => KindDraft::Icmp(spec.draft()),
             Self::Udp(UdpSpec { host, port, send, expect }) => KindDraft::Udp {
                 host: host.to_string(),
                 port: u32::from(*port),

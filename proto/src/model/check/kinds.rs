@@ -1,6 +1,7 @@
 //! Verifies the part of a check that differs by protocol. Never looks anything up.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::dialogue::ReadPattern;
 use super::host::{self, Underscore};
@@ -12,16 +13,10 @@ use super::{
 use crate::model::InvalidField;
 use crate::model::id::cut;
 
-/// Smallest payload of an echo: it carries the probe's own 16 bytes of identity.
-pub const ICMP_PAYLOAD_BYTES_MIN: u16 = 16;
-/// Largest payload of an echo: fits an Ethernet frame with every header.
-pub const ICMP_PAYLOAD_BYTES_MAX: u16 = 1_400;
 /// Largest payload of a datagram: fits an Ethernet frame with every header.
 pub const UDP_SEND_BYTES_MAX: usize = 1_400;
 /// Longest name of a service of gRPC in bytes.
 const SERVICE_BYTES_MAX: usize = 200;
-/// Payload of an echo when none is written, as `ping` has it.
-pub const ICMP_PAYLOAD_BYTES_DEFAULT: u16 = 56;
 
 impl CheckKind {
     /// Verifies the part of a draft that differs by protocol.
@@ -55,10 +50,7 @@ impl CheckKind {
                 ..tls(&host, port, &server_name)?
             })),
             KindDraft::Dns { name, record, server } => dns(&name, &record, &server).map(Self::Dns),
-            KindDraft::Icmp { host, payload_bytes } => Ok(Self::Icmp(IcmpSpec {
-                host: host::host("host", &host)?,
-                payload_bytes: payload_bytes_of(payload_bytes)?,
-            })),
+            KindDraft::Icmp(draft) => IcmpSpec::parse(draft).map(Self::Icmp),
             KindDraft::Udp { host, port, send, expect } => {
                 udp(&host, port, send, dialogue::expect(pattern, "udp.expect", &expect)?).map(Self::Udp)
             }
@@ -71,6 +63,22 @@ impl CheckKind {
                 send: message("websocket.send", send)?,
                 expect: dialogue::expect(pattern, "websocket.expect", &expect)?,
             })),
+        }
+    }
+}
+
+impl CheckKind {
+    /// Refuses what cannot be over within `timeout`.
+    pub(super) fn fits(&self, timeout: Duration) -> Result<(), InvalidField> {
+        match self {
+            Self::Icmp(icmp) => icmp.fits(timeout),
+            Self::Http(_)
+            | Self::Tcp(_)
+            | Self::Tls(_)
+            | Self::Dns(_)
+            | Self::Udp(_)
+            | Self::Grpc(_)
+            | Self::Websocket(_) => Ok(()),
         }
     }
 }
@@ -193,19 +201,4 @@ fn query_name(name: &str) -> Result<String, InvalidField> {
         ));
     }
     host::dns_name(FIELD, name, Underscore::Allowed)
-}
-
-fn payload_bytes_of(bytes: u32) -> Result<u16, InvalidField> {
-    if bytes == 0 {
-        return Ok(ICMP_PAYLOAD_BYTES_DEFAULT);
-    }
-    u16::try_from(bytes)
-        .ok()
-        .filter(|bytes| (ICMP_PAYLOAD_BYTES_MIN..=ICMP_PAYLOAD_BYTES_MAX).contains(bytes))
-        .ok_or_else(|| {
-            InvalidField::new(
-                "icmp.payload_bytes",
-                format!("{bytes} is not within {ICMP_PAYLOAD_BYTES_MIN} to {ICMP_PAYLOAD_BYTES_MAX} bytes"),
-            )
-        })
 }

@@ -34,6 +34,7 @@ impl CheckSpec {
         let reach = Reach::parse(&draft.reach, &kind)?;
         let interval = interval(draft.interval)?;
         let timeout = timeout(draft.timeout)?;
+        kind.fits(timeout)?;
         if interval < timeout {
             return Err(InvalidField::new(
                 "interval",

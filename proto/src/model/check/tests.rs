@@ -8,7 +8,8 @@ mod properties;
 mod reach;
 
 use super::{
-    CheckDraft, CheckKind, CheckSpec, Host, HttpDraft, HttpMethod, HttpVersion, KindDraft, ReachDraft, RecordType,
+    CheckDraft, CheckKind, CheckSpec, Host, HttpDraft, HttpMethod, HttpVersion, IcmpDraft, KindDraft, ReachDraft,
+    RecordType,
 };
 use crate::model::InvalidField;
 
@@ -253,7 +254,7 @@ fn hosts_have_one_spelling() {
 }
 
 #[test]
-fn tls_dns_and_icmp_are_verified() {
+fn tls_and_dns_are_verified() {
     let tls = |host: &str, server_name: &str| CheckKind::parse(KindDraft::tls(host, 443, server_name));
     let CheckKind::Tls(spec) = tls("192.0.2.1", "Example.com").unwrap() else { panic!() };
     assert_eq!(spec.server_name.as_deref(), Some("example.com"));
@@ -293,12 +294,60 @@ fn tls_dns_and_icmp_are_verified() {
     for name in ["", "192.0.2.1", "::1", "a..b", "a b"] {
         assert_eq!(dns(name, "A", "").unwrap_err().field, "dns.name", "{name}");
     }
+}
 
-    let icmp = |payload_bytes: u32| CheckKind::parse(KindDraft::Icmp { host: "a.b".to_owned(), payload_bytes });
-    let CheckKind::Icmp(spec) = icmp(0).unwrap() else { panic!() };
-    assert_eq!(spec.payload_bytes, 56);
-    assert!(icmp(16).is_ok() && icmp(1_400).is_ok());
-    for bad in [1, 15, 1_401, u32::MAX] {
-        assert_eq!(icmp(bad).unwrap_err().field, "icmp.payload_bytes");
+type Change = fn(&mut IcmpDraft);
+
+#[test]
+fn trains_of_echoes_are_verified() {
+    let change = |change: Change| {
+        let mut draft = IcmpDraft { host: "a.b".to_owned(), ..IcmpDraft::default() };
+        change(&mut draft);
+        CheckKind::parse(KindDraft::Icmp(draft))
+    };
+    let CheckKind::Icmp(spec) = change(|_| {}).unwrap() else { panic!() };
+    assert_eq!((spec.payload_bytes, spec.count, spec.spacing), (56, 1, Duration::from_millis(100)));
+    assert_eq!((spec.hop_limit, spec.loss_max_percent, spec.length()), (None, None, Duration::ZERO));
+    let good: [Change; 5] = [
+        |it| it.payload_bytes = 16,
+        |it| it.payload_bytes = 8_952,
+        |it| (it.count, it.spacing) = (100, Duration::from_millis(10)),
+        |it| it.hop_limit = 255,
+        |it| it.loss_max_percent = Some(0),
+    ];
+    for (nth, good) in good.into_iter().enumerate() {
+        assert!(change(good).is_ok(), "{nth}");
+    }
+    let bad: [(&str, Change); 10] = [
+        ("icmp.payload_bytes", |it| it.payload_bytes = 1),
+        ("icmp.payload_bytes", |it| it.payload_bytes = 15),
+        ("icmp.payload_bytes", |it| it.payload_bytes = 8_953),
+        ("icmp.payload_bytes", |it| it.payload_bytes = u32::MAX),
+        ("icmp.count", |it| it.count = 101),
+        ("icmp.count", |it| it.count = u32::MAX),
+        ("icmp.spacing", |it| it.spacing = Duration::from_millis(9)),
+        ("icmp.spacing", |it| it.spacing = Duration::from_micros(10_500)),
+        ("icmp.hop_limit", |it| it.hop_limit = 256),
+        ("icmp.loss_max_percent", |it| it.loss_max_percent = Some(100)),
+    ];
+    for (field, bad) in bad {
+        assert_eq!(change(bad).unwrap_err().field, field);
+    }
+}
+
+#[test]
+fn a_train_leaves_before_the_run_ends() {
+    let train = |count, spacing_ms| {
+        let spacing = Duration::from_millis(spacing_ms);
+        KindDraft::Icmp(IcmpDraft { host: "a.b".to_owned(), count, spacing, ..IcmpDraft::default() })
+    };
+    // The timeout of the draft is 2 s.
+    for (count, spacing_ms) in [(1, 60_000), (100, 20), (2, 1_999)] {
+        CheckSpec::new(CheckDraft { kind: train(count, spacing_ms), ..draft() }).unwrap();
+    }
+    for (count, spacing_ms) in [(2, 2_000), (100, 21), (3, 86_400_000)] {
+        let invalid = refused(|draft| draft.kind = train(count, spacing_ms));
+        assert_eq!(invalid.field, "icmp.spacing");
+        assert!(invalid.reason.contains("longer timeout"), "{invalid}");
     }
 }

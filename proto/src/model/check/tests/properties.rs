@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::{
     CheckDraft, CheckKind, CheckSpec, ClientCertificate, ClientCredentials, HttpAuth, HttpDraft, HttpOptions,
-    HttpProxy, KindDraft, Login, Reach, ReachDraft,
+    HttpProxy, IcmpDraft, KindDraft, Login, Reach, ReachDraft,
 };
 use super::http;
 use crate::model::secret::Secret;
@@ -43,7 +43,7 @@ fn any_kind() -> BoxedStrategy<KindDraft> {
             record,
             server
         }),
-        (any_text(), 0_u32..2_000).prop_map(|(host, payload_bytes)| KindDraft::Icmp { host, payload_bytes }),
+        any_train().boxed(),
         any_dialogue().boxed(),
     ]
     .boxed()
@@ -75,6 +75,24 @@ fn any_options() -> BoxedStrategy<HttpOptions> {
         ca_pem: String::new(),
     });
     prop_oneof![Just(HttpOptions::default()), options].boxed()
+}
+
+fn any_train() -> impl Strategy<Value = KindDraft> {
+    let flags = (any::<bool>(), 0_u32..300, prop::option::of(0_u32..110));
+    (any_text(), 0_u32..9_500, 0_u32..120, 0_u64..300, flags).prop_map(
+        |(host, payload_bytes, count, spacing_ms, (dont_fragment, hop_limit, loss_max_percent))| {
+            let spacing = Duration::from_millis(spacing_ms);
+            KindDraft::Icmp(IcmpDraft {
+                host,
+                payload_bytes,
+                count,
+                spacing,
+                dont_fragment,
+                hop_limit,
+                loss_max_percent,
+            })
+        },
+    )
 }
 
 /// Kinds that say something and hear something.
