@@ -4,6 +4,7 @@
 //! time that this process needs to wake up, a few microseconds on a machine that is not overloaded. Timeouts have the
 //! runtime's granularity of a millisecond; durations have microseconds.
 
+mod addresses;
 mod dialogue;
 mod dns;
 mod grpc;
@@ -28,7 +29,7 @@ use std::time::Duration;
 
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
-use sonde_proto::model::check::{CheckKind, Protocol, Reach};
+use sonde_proto::model::check::{Addresses, CheckKind, Protocol, Reach};
 use sonde_proto::model::detail::Detail;
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::sample::{Outcome, Phases};
@@ -124,15 +125,24 @@ pub async fn run(
     let started_at = context.clock.wall();
     let mut trace = Trace::begin(context.clock, timeout, Wants::default());
     trace.way = Way::of(kind, reach);
-    let result = match kind {
-        CheckKind::Http(spec) => http::run(spec, context, &mut trace).await,
-        CheckKind::Tcp(spec) => tcp::run(spec, context, &mut trace).await,
-        CheckKind::Tls(spec) => tls::run(spec, context, &mut trace).await,
-        CheckKind::Dns(spec) => dns::run(spec, context, &mut trace).await,
-        CheckKind::Icmp(spec) => icmp::run(spec, context, &mut trace).await,
-        CheckKind::Udp(spec) => udp::run(spec, context, &mut trace).await,
-        CheckKind::Grpc(spec) => grpc::run(spec, context, &mut trace).await,
-        CheckKind::Websocket(spec) => websocket::run(spec, context, &mut trace).await,
+    let result = match reach.addresses {
+        Addresses::First => measure(kind, context, &mut trace).await,
+        // Boxed: the runs of one address need no room for it.
+        Addresses::All => Box::pin(addresses::run(kind, context, &mut trace)).await,
     };
     trace.finish(started_at, result, degraded_after)
+}
+
+/// Measures one address of the target.
+async fn measure(kind: &CheckKind, context: &Context, trace: &mut Trace) -> Result<(), ErrorClass> {
+    match kind {
+        CheckKind::Http(spec) => http::run(spec, context, trace).await,
+        CheckKind::Tcp(spec) => tcp::run(spec, context, trace).await,
+        CheckKind::Tls(spec) => tls::run(spec, context, trace).await,
+        CheckKind::Dns(spec) => dns::run(spec, context, trace).await,
+        CheckKind::Icmp(spec) => icmp::run(spec, context, trace).await,
+        CheckKind::Udp(spec) => udp::run(spec, context, trace).await,
+        CheckKind::Grpc(spec) => grpc::run(spec, context, trace).await,
+        CheckKind::Websocket(spec) => websocket::run(spec, context, trace).await,
+    }
 }

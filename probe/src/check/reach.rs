@@ -10,7 +10,7 @@ use super::trace::{Phase, Trace};
 use crate::guard::{Stream, Vetted, connect_class};
 
 /// How a run gets from a host to an address.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Way {
     reach: Reach,
     /// The one address of a host that is settled already. Other hosts, such as those that a redirect names, are resolved.
@@ -22,6 +22,11 @@ impl Way {
     pub(crate) fn of(kind: &CheckKind, reach: Reach) -> Self {
         let settled = reach.resolve_to.and_then(|addr| Some((kind.host()?, addr)));
         Self { reach, settled }
+    }
+
+    /// From now on `host` is at `addr`, and is not resolved.
+    pub(crate) fn settle(&mut self, host: Host, addr: IpAddr) {
+        self.settled = Some((host, addr));
     }
 
     fn settled(&self, host: &Host) -> Option<IpAddr> {
@@ -44,6 +49,21 @@ pub(crate) async fn find(host: &Host, port: u16, context: &Context, trace: &mut 
             found.unwrap_or(Err(ErrorClass::DnsTimeout))
         }
     }
+}
+
+/// Finds every address of `name`, each once: phase `dns`. None of them was vetted yet: [`find`] does that for the one that
+/// is settled upon.
+pub(crate) async fn find_all(name: &str, context: &Context, trace: &mut Trace) -> Result<Vec<IpAddr>, ErrorClass> {
+    let from = trace.now();
+    let found = trace.within(context.guard.addresses(name, trace.way.reach)).await;
+    trace.close(Phase::Dns, from);
+    let mut unique = Vec::new();
+    for addr in found.unwrap_or(Err(ErrorClass::DnsTimeout))? {
+        if !unique.contains(&addr) {
+            unique.push(addr);
+        }
+    }
+    Ok(unique)
 }
 
 /// Connects to `target`: phase `connect`.

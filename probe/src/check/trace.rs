@@ -1,10 +1,11 @@
 //! The timeline of one run: phases, total and deadline, and what the run saw. Never does I/O.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::HeaderMap;
 use rustls_pki_types::CertificateDer;
-use sonde_proto::model::detail::{Detail, PARTS_MAX, Part, ReadingKey};
+use sonde_proto::model::detail::{Detail, PARTS_MAX, Part, PartKind, ReadingKey};
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::sample::{Outcome, Phases};
 use sonde_proto::model::time::{Mono, Wall, micros};
@@ -96,6 +97,49 @@ impl Trace {
         }
     }
 
+    /// The trace of a part of this run, which may take its share of the time that is left to it and to those after it.
+    pub(crate) fn share(&self, parts_left: usize) -> Self {
+        let left = self.deadline.since(self.now());
+        let share = left / u32::try_from(parts_left.max(1)).unwrap_or(u32::MAX);
+        Self { way: self.way.clone(), ..Self::begin(self.clock, share, self.wants) }
+    }
+
+    /// What the part at `addr` came to.
+    pub(crate) fn as_part(&self, number: usize, addr: IpAddr, result: Result<(), ErrorClass>) -> Part {
+        let count = |key| self.detail.reading(key).and_then(|count| u16::try_from(count).ok()).unwrap_or(0);
+        Part {
+            kind: PartKind::Address,
+            number: u16::try_from(number).unwrap_or(u16::MAX),
+            addr: Some(addr),
+            error: result.err(),
+            status_code: self.status_code,
+            phases: self.phases,
+            total_us: micros_u32(self.total()),
+            sent: count(ReadingKey::PacketsSent),
+            received: count(ReadingKey::PacketsReceived),
+        }
+    }
+
+    /// Goes on as `part` went on, as if it had followed at once: the run reads as what came before and this part.
+    pub(crate) fn adopt(&mut self, part: Self) {
+        let total = part.total();
+        self.began = self.began.or(part.began);
+        self.ended = self.ended + total;
+        self.phases = self.phases.and_then(part.phases);
+        (self.status_code, self.bytes, self.seen) = (part.status_code, part.bytes, part.seen);
+        for reading in part.detail.readings {
+            self.read(reading.key, reading.value);
+        }
+        for step in part.detail.parts {
+            self.part(step);
+        }
+    }
+
+    /// From the beginning of the first phase to the end of the last.
+    pub(crate) fn total(&self) -> Duration {
+        self.began.map_or(Duration::ZERO, |began| self.ended.since(began))
+    }
+
     /// Keeps a number under its name.
     pub(crate) fn read(&mut self, key: ReadingKey, value: i64) {
         self.detail.read(key, value);
@@ -150,7 +194,7 @@ impl Trace {
         result: Result<(), ErrorClass>,
         degraded_after: Option<Duration>,
     ) -> Observation {
-        let total = self.began.map_or(Duration::ZERO, |began| self.ended.since(began));
+        let total = self.total();
         let (outcome, error) = match result {
             Ok(()) if degraded_after.is_some_and(|limit| total >= limit) => (Outcome::Degraded, None),
             Ok(()) => (Outcome::Ok, None),

@@ -210,6 +210,8 @@ reading_keys! {
     DomainSecondsLeft = 60, "domain_seconds_left";
     /// Distance of the target in hops.
     Hops = 70, "hops";
+    /// Addresses that the name has.
+    Addresses = 80, "addresses";
 }
 
 impl fmt::Display for ReadingKey {

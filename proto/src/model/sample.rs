@@ -63,6 +63,23 @@ impl Phases {
         [self.dns_us, self.connect_us, self.tls_us, self.send_us, self.ttfb_us, self.transfer_us]
     }
 
+    /// The phases of two parts of a run that followed each other: each is the sum of what happened of it.
+    #[must_use]
+    pub fn and_then(self, next: Self) -> Self {
+        let sum = |one: Option<u32>, other: Option<u32>| match (one, other) {
+            (Some(one), Some(other)) => Some(one.saturating_add(other)),
+            (one, other) => one.or(other),
+        };
+        Self {
+            dns_us: sum(self.dns_us, next.dns_us),
+            connect_us: sum(self.connect_us, next.connect_us),
+            tls_us: sum(self.tls_us, next.tls_us),
+            send_us: sum(self.send_us, next.send_us),
+            ttfb_us: sum(self.ttfb_us, next.ttfb_us),
+            transfer_us: sum(self.transfer_us, next.transfer_us),
+        }
+    }
+
     /// Sum of the phases that happened, in microseconds.
     pub fn sum_us(&self) -> u64 {
         self.in_order().into_iter().flatten().map(u64::from).sum()

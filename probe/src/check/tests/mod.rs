@@ -1,6 +1,7 @@
 //! Every kind of check against servers of this process on loopback. Delays belong to the servers; the tests themselves
 //! wait for results only.
 
+mod addresses;
 mod dialogue;
 mod dns;
 mod grpc;
