@@ -258,7 +258,7 @@ fn spawn_ports(
     let port = accept::Port { name: "mesh", listener: listeners.mesh, tls: closed, bounds: mesh::BOUNDS };
     let prove = mesh::prove(parts.authority.trust_domain().into());
     work.spawn(ended("accepting probes", accept::run(port, prove, ready, stop.clone())));
-    let serving = mesh::serve(mesh_deps(parts, ingest), connections, stop.clone());
+    let serving = mesh::serve(mesh_deps(parts, &endpoints, ingest), connections, stop.clone());
     work.spawn(async { ("the mesh port", serving.await.map_err(Into::into)) });
 
     let (ready, connections) = accept::queue();
@@ -328,7 +328,7 @@ fn ingest_parts(parts: &Parts) -> IngestParts {
     }
 }
 
-fn mesh_deps(parts: &Parts, ingest: IngestHandle) -> MeshDeps {
+fn mesh_deps(parts: &Parts, endpoints: &ports::Endpoints, ingest: IngestHandle) -> MeshDeps {
     MeshDeps {
         ingest,
         store: Arc::clone(&parts.store),
@@ -337,6 +337,7 @@ fn mesh_deps(parts: &Parts, ingest: IngestHandle) -> MeshDeps {
         clock: parts.clock,
         life: parts.life.clone(),
         limits: Limits::default(),
+        endpoints: endpoints.all().into(),
         alarms: Arc::default(),
     }
 }

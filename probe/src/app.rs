@@ -112,7 +112,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let own = OwnEndpoints::default();
     own.learn(own_endpoints(membership, &config.mesh_addresses).await);
     let policy = Policy { allow: config.allow_networks, ..Policy::default() };
-    let guard = Guard::new(policy, config.resolver).sparing(own);
+    let guard = Guard::new(policy, config.resolver).sparing(own.clone());
     let context = Arc::new(Context::new(clock, guard, config.extra_roots)?);
     let session = ProbeConfig {
         probe: membership.probe,
@@ -128,7 +128,7 @@ pub async fn run(config: Config) -> Result<(), AppError> {
     let (stop_link, link_stops) = watch::channel(false);
     let concurrency_max = make_room(config.concurrency_max);
     let runner = Runner::new(context, Arc::clone(&spool), clock, RunnerConfig { concurrency_max });
-    let link = Link::new(spool, dir, identity, clock, assign, link_stops).dialling(config.mesh_addresses);
+    let link = Link::new(spool, dir, identity, clock, assign, link_stops).dialling(config.mesh_addresses).teaching(own);
     let tasks = Tasks {
         runner: spawn(runner.run(assignments, runner_stops)),
         link: spawn(link.run()),

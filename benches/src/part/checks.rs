@@ -117,7 +117,15 @@ fn harvest(spool: &Spool) -> anyhow::Result<(u64, u64)> {
         let hello = session.poll_transmit(now, wall);
         anyhow::ensure!(matches!(hello, Some(FromProbe::Hello(_))), "the session began with {hello:?}");
         let (stored, in_doubt) = (Vec::new(), Vec::new());
-        let welcome = Welcome { epoch: Epoch(1), wall, stored, in_doubt, limits, collector_id: "bench".to_owned() };
+        let welcome = Welcome {
+            epoch: Epoch(1),
+            wall,
+            stored,
+            in_doubt,
+            limits,
+            collector_id: "bench".to_owned(),
+            endpoints: Vec::new(),
+        };
         session.handle_message(FromCollector::Welcome(welcome), now, wall)?;
         // The open batch is sealed once it is old enough, which on this clock is at once.
         session.handle_timeout(now + limits.batch_age_max, wall);

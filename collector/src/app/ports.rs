@@ -43,6 +43,13 @@ pub(super) struct Endpoints {
     pub(super) web: SocketAddr,
 }
 
+impl Endpoints {
+    /// Every port, in no particular order.
+    pub(super) fn all(&self) -> [SocketAddr; 4] {
+        [self.mesh, self.enrol, self.admin, self.web]
+    }
+}
+
 impl Ports {
     /// Binds all four.
     ///

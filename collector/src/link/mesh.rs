@@ -1,5 +1,6 @@
 //! The mesh port: hands each stream to a driver of its own. Never looks into a message.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::json;
@@ -54,6 +55,8 @@ pub struct MeshDeps {
     pub life: Life,
     /// How probes must behave.
     pub limits: Limits,
+    /// Where this collector listens, with every port: probes keep checks from it.
+    pub endpoints: Arc<[SocketAddr]>,
     /// What was lately written to the audit log about whom.
     pub alarms: Arc<Alarms>,
 }
@@ -120,7 +123,7 @@ fn seated(deps: &Arc<MeshDeps>, drivers: &TaskTracker, connection: Connection<Me
 /// Proves who the peer of a finished handshake is.
 pub fn prove(
     trust_domain: Arc<str>,
-) -> impl Fn(&rustls::ServerConnection, std::net::SocketAddr) -> Option<MeshPeer> + Clone + Send + 'static {
+) -> impl Fn(&rustls::ServerConnection, SocketAddr) -> Option<MeshPeer> + Clone + Send + 'static {
     move |connection, address| {
         let certificate = connection.peer_certificates()?.first()?;
         let identity = ProbeIdentity::of_certificate(certificate, &trust_domain).ok()?;

@@ -191,7 +191,7 @@ mod tests {
             let probe = ProbeId(Uuid::from_u128(1));
             let limits =
                 Limits { batch_samples_max: 1_000, batch_age_max: Duration::from_secs(1), batches_in_flight_max: 64 };
-            let config = CollectorConfig { collector_id: "local-1".to_owned(), limits };
+            let config = CollectorConfig { collector_id: "local-1".to_owned(), limits, endpoints: Arc::default() };
             let peer = PeerIdentity { probe, region: RegionId::new("eu-west").unwrap() };
             let mut session = CollectorSession::new(config, peer, NOW);
             let hello = Hello {

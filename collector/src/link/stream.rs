@@ -109,7 +109,11 @@ impl Driver {
         outbound: mpsc::Sender<Outgoing>,
         numbers: Place,
     ) -> Self {
-        let config = CollectorConfig { collector_id: deps.life.collector_id.clone(), limits: deps.limits };
+        let config = CollectorConfig {
+            collector_id: deps.life.collector_id.clone(),
+            limits: deps.limits,
+            endpoints: Arc::clone(&deps.endpoints),
+        };
         let identity = PeerIdentity { probe: peer.identity.probe, region: peer.identity.region.clone() };
         let session = CollectorSession::new(config, identity, deps.clock.now());
         let ticket = deps.state.registry.enter(peer.identity.probe);

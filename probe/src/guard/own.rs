@@ -2,7 +2,7 @@
 //! which learns them. What is learnt is never forgotten, and never widens what a check may reach.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use sonde_proto::model::address::{Forbidden, vet_own};
@@ -28,6 +28,14 @@ impl OwnEndpoints {
             all.insert(endpoint);
         }
         *known = all.into_iter().collect();
+    }
+
+    /// Adds what a collector says of itself: where it listens, as its own machine names it, and each of its ports at every
+    /// address where it was reached, since a port that is bound to all addresses or forwarded is there as well.
+    pub fn learn_collector(&self, endpoints: &[SocketAddr], reached: &[IpAddr]) {
+        let at =
+            |ip: &IpAddr| endpoints.iter().map(|endpoint| SocketAddr::new(*ip, endpoint.port())).collect::<Vec<_>>();
+        self.learn(endpoints.iter().copied().chain(reached.iter().flat_map(at)));
     }
 
     /// Refuses a target that would arrive at one of them.
@@ -59,6 +67,28 @@ mod tests {
             assert_eq!(other.vet(endpoint(text)), Ok(()), "{text}");
         }
         assert_eq!(guard.vet(endpoint("127.0.0.1:7405")), Ok(()));
+    }
+
+    #[test]
+    fn every_port_of_a_collector_is_refused_wherever_it_was_reached() {
+        let own = OwnEndpoints::default();
+        let endpoints = ["0.0.0.0:7401", "10.0.0.5:7403", "127.0.0.1:7404"].map(endpoint);
+        own.learn_collector(&endpoints, &["5.6.7.8".parse().unwrap(), "2a00:1::1".parse().unwrap()]);
+        for text in [
+            "127.0.0.1:7401",
+            "10.0.0.5:7403",
+            "127.0.0.1:7404",
+            "5.6.7.8:7401",
+            "5.6.7.8:7403",
+            "[::ffff:5.6.7.8]:7404",
+            "[64:ff9b::506:708]:7403",
+            "[2a00:1::1]:7404",
+        ] {
+            assert!(own.vet(endpoint(text)).is_err(), "{text}");
+        }
+        for text in ["5.6.7.8:443", "10.0.0.5:7401", "10.0.0.6:7403"] {
+            assert_eq!(own.vet(endpoint(text)), Ok(()), "{text}");
+        }
     }
 
     #[test]

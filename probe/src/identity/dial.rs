@@ -22,6 +22,9 @@ use tonic::transport::{Channel, Endpoint};
 /// Most time for name resolution, TCP and TLS handshake together; the collector gives a handshake as long.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Most time for the other addresses of a collector that is connected already.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// An idle HTTP/2 connection is pinged this often; the session's own heartbeats come every 5 s.
 const PING_PERIOD: Duration = Duration::from_secs(10);
 /// Without an answer to a ping for this long, the connection is gone.
@@ -58,6 +61,14 @@ impl Address {
     /// When the name does not resolve.
     pub async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         Ok(tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect())
+    }
+
+    /// Where the other end of `stream` is: its own address, and every other one of the name that was dialled.
+    pub async fn reached_by(&self, stream: &TlsStream<TcpStream>) -> Vec<SocketAddr> {
+        let resolved = timeout(RESOLVE_TIMEOUT, self.resolve()).await.ok().and_then(Result::ok);
+        let mut reached: Vec<SocketAddr> = stream.get_ref().0.peer_addr().into_iter().collect();
+        reached.extend(resolved.into_iter().flatten());
+        reached
     }
 }
 

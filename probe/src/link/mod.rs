@@ -6,6 +6,7 @@ mod collectors;
 mod renew;
 mod stream;
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use tonic::transport::Channel;
 use tracing::{debug, error, info, warn};
 
 use crate::clock::Clock;
+use crate::guard::OwnEndpoints;
 use crate::identity::{Address, CollectorVerifier, DataDir, DialError, Identity, client_config, dial, open_channel};
 use crate::spool::Spool;
 use collectors::Collectors;
@@ -76,6 +78,10 @@ pub struct Link {
     renew_answer: Option<RenewAnswer>,
     backoff: Backoff,
     departure: Option<Departure>,
+    /// What checks are kept from.
+    own: OwnEndpoints,
+    /// Addresses of the collector that is spoken with.
+    reached: Vec<IpAddr>,
 }
 
 /// An orderly stop that has begun.
@@ -112,6 +118,8 @@ impl Link {
             renew_answer: None,
             backoff,
             departure: None,
+            own: OwnEndpoints::default(),
+            reached: Vec::new(),
         }
     }
 
@@ -122,13 +130,23 @@ impl Link {
         Self { collectors: Collectors::new(addresses, joined), ..self }
     }
 
+    /// The same link, which tells `own` where collectors are and listen.
+    #[must_use]
+    pub fn teaching(self, own: OwnEndpoints) -> Self {
+        Self { own, ..self }
+    }
+
     /// Holds the stream until it is stopped. Returns the number of samples that were not confirmed by then.
     pub async fn run(mut self) -> u64 {
         while !self.has_left() {
             let connect = Box::pin(self.connect());
             let Some(connected) = self.tend(connect).await else { break };
             let error = match connected {
-                Ok(channel) => self.serve(channel).await,
+                Ok((channel, reached)) => {
+                    self.own.learn(reached.iter().copied());
+                    self.reached = reached.iter().map(SocketAddr::ip).collect();
+                    self.serve(channel).await
+                }
                 Err(error) => error,
             };
             self.note_end(&error);
@@ -144,8 +162,9 @@ impl Link {
         self.spool.drive(|session, _, _| session.backlog_samples())
     }
 
-    /// Dials with the present identity. The future borrows nothing, so that timers can run beside it.
-    fn connect(&self) -> impl Future<Output = Result<Channel, LinkError>> + use<> {
+    /// Dials with the present identity, and says where the collector is. The future borrows nothing, so that timers can run
+    /// beside it.
+    fn connect(&self) -> impl Future<Output = Result<(Channel, Vec<SocketAddr>), LinkError>> + use<> {
         let address = self.collectors.present().clone();
         let (_, not_after) = self.identity.valid;
         if self.clock.wall() > not_after {
@@ -157,7 +176,8 @@ impl Link {
             .and_then(|verifier| client_config(verifier, Some(self.identity.credentials()), self.clock));
         async move {
             let stream = dial(&address, Arc::new(config?)).await?;
-            Ok(open_channel(&address, stream).await?)
+            let reached = address.reached_by(&stream).await;
+            Ok((open_channel(&address, stream).await?, reached))
         }
     }
 
@@ -203,7 +223,8 @@ impl Link {
                     info!(reason, "the collector asks this probe to stop measuring");
                     self.assignments.send_replace(Arc::default());
                 }
-                ProbeEvent::Live { epoch, collector_id, skew_us } => {
+                ProbeEvent::Live { epoch, collector_id, skew_us, endpoints } => {
+                    self.own.learn_collector(&endpoints, &self.reached);
                     info!(collector.id = collector_id, %epoch, skew_us, "connected");
                     self.note_live(skew_us);
                 }

@@ -79,7 +79,8 @@ fn harvest(spool: &Spool) -> Harvest {
         assert!(matches!(session.poll_transmit(now, wall), Some(FromProbe::Hello(_))));
         let (limits, collector_id) = (Limits::default(), "test".to_owned());
         let (stored, in_doubt) = (Vec::new(), Vec::new());
-        let welcome = Welcome { epoch: Epoch(1), wall, stored, in_doubt, limits, collector_id };
+        let endpoints = Vec::new();
+        let welcome = Welcome { epoch: Epoch(1), wall, stored, in_doubt, limits, collector_id, endpoints };
         session.handle_message(FromCollector::Welcome(welcome), now, wall).unwrap();
         let later = now + Duration::from_secs(6);
         session.handle_timeout(later, wall);

@@ -1,5 +1,6 @@
 //! What a collector says: `session::FromCollector` to and from `wire::CollectorMessage`.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::assignment;
@@ -9,9 +10,9 @@ use super::bounds::{
 };
 use super::from_probe::BUNDLE_VERSION_MAX;
 use crate::model::InvalidField;
-use crate::model::id::{BootId, Epoch};
+use crate::model::id::{BootId, Epoch, cut};
 use crate::model::sample::BATCH_SAMPLES_MAX;
-use crate::session::{FromCollector, Limits, RenewAnswer, UNACKED_RANGES_MAX, Welcome};
+use crate::session::{ENDPOINTS_MAX, FromCollector, Limits, RenewAnswer, UNACKED_RANGES_MAX, Welcome};
 use crate::wire;
 use crate::wire::collector_message::Body;
 
@@ -49,7 +50,7 @@ impl From<FromCollector> for wire::CollectorMessage {
 }
 
 fn wire_welcome(welcome: Welcome) -> wire::Welcome {
-    let Welcome { epoch, wall, stored, in_doubt, limits, collector_id } = welcome;
+    let Welcome { epoch, wall, stored, in_doubt, limits, collector_id, endpoints } = welcome;
     let Limits { batch_samples_max, batch_age_max, batches_in_flight_max } = limits;
     wire::Welcome {
         epoch: epoch.0,
@@ -62,6 +63,7 @@ fn wire_welcome(welcome: Welcome) -> wire::Welcome {
         }),
         collector_id: clip(collector_id, WORD_BYTES_MAX),
         in_doubt: wire_ranges(in_doubt),
+        endpoints: endpoints.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -93,7 +95,7 @@ impl TryFrom<wire::CollectorMessage> for FromCollector {
 }
 
 fn welcome(message: wire::Welcome) -> Result<Welcome, InvalidField> {
-    let wire::Welcome { epoch, wall_us, stored, limits, collector_id, in_doubt } = message;
+    let wire::Welcome { epoch, wall_us, stored, limits, collector_id, in_doubt, endpoints } = message;
     Ok(Welcome {
         epoch: Epoch(epoch),
         wall: wall("welcome.wall_us", wall_us)?,
@@ -101,7 +103,17 @@ fn welcome(message: wire::Welcome) -> Result<Welcome, InvalidField> {
         in_doubt: ranges("welcome.in_doubt", in_doubt, UNACKED_RANGES_MAX)?,
         limits: self::limits(required("welcome.limits", limits)?)?,
         collector_id: text("welcome.collector_id", collector_id, WORD_BYTES_MAX)?,
+        endpoints: self::endpoints(endpoints)?,
     })
+}
+
+fn endpoints(texts: Vec<String>) -> Result<Vec<SocketAddr>, InvalidField> {
+    const FIELD: &str = "welcome.endpoints";
+    len(FIELD, texts.len(), 0..=ENDPOINTS_MAX, "endpoints")?;
+    let endpoint = |text: String| {
+        text.parse().map_err(|_| InvalidField::new(FIELD, format!("`{}` is not `address:port`", cut(&text))))
+    };
+    texts.into_iter().map(endpoint).collect()
 }
 
 fn limits(message: wire::Limits) -> Result<Limits, InvalidField> {

@@ -206,10 +206,12 @@ fn from_collector() -> impl Strategy<Value = FromCollector> {
         Limits { batch_samples_max, batch_age_max: Duration::from_millis(age_ms), batches_in_flight_max: in_flight }
     });
     let certificates = || prop::collection::vec(blob(), 1..4);
+    let endpoints = prop::collection::vec(any::<(std::net::IpAddr, u16)>().prop_map(Into::into), 0..5);
     prop_oneof![
-        (any::<u64>(), wall(), ranges(), ranges(), limits, "[a-z0-9-]{1,20}").prop_map(
-            |(epoch, wall, stored, in_doubt, limits, collector_id)| {
-                FromCollector::Welcome(Welcome { epoch: Epoch(epoch), wall, stored, in_doubt, limits, collector_id })
+        (any::<u64>(), wall(), ranges(), ranges(), limits, "[a-z0-9-]{1,20}", endpoints).prop_map(
+            |(epoch, wall, stored, in_doubt, limits, collector_id, endpoints)| {
+                let epoch = Epoch(epoch);
+                FromCollector::Welcome(Welcome { epoch, wall, stored, in_doubt, limits, collector_id, endpoints })
             }
         ),
         update().prop_map(FromCollector::Assignment),

@@ -1,5 +1,8 @@
 //! What one stream of a collector is told at start, and what it tells its driver. Never holds state.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use super::close::CloseReason;
@@ -18,6 +21,8 @@ pub struct CollectorConfig {
     pub collector_id: String,
     /// Sent in Welcome.
     pub limits: Limits,
+    /// Sent in Welcome: where the collector listens, at most [`ENDPOINTS_MAX`](super::ENDPOINTS_MAX).
+    pub endpoints: Arc<[SocketAddr]>,
 }
 
 /// Who the peer is, from its certificate.

@@ -1,6 +1,7 @@
 //! What the two ends of a stream say to each other, as model types. Never knows how bytes carry it.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::sealed::SealedBatch;
@@ -149,6 +150,8 @@ pub struct Welcome {
     pub limits: Limits,
     /// The collector's id.
     pub collector_id: String,
+    /// Where the collector listens; no check may reach it there. An unspecified address stands for all of its machine's.
+    pub endpoints: Vec<SocketAddr>,
 }
 
 /// Limits that the collector sets for a stream.

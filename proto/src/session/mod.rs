@@ -54,6 +54,9 @@ pub const FORSAKEN_AFTER: Duration = Duration::from_secs(15 * 60);
 /// stop the samples, and what is stored twice is seen once.
 pub const HOLD_BACK_MAX: Duration = Duration::from_secs(30);
 
+/// Endpoints in a Welcome: four ports, and room to bind each to some addresses.
+pub const ENDPOINTS_MAX: usize = 32;
+
 /// Ranges in a Hello, and of each kind in a Welcome. What does not fit is resent without asking.
 pub const UNACKED_RANGES_MAX: usize = 4_096;
 

@@ -1,6 +1,7 @@
 //! What a probe is told about itself at start, and what it tells its driver. Never holds state.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::close::CloseReason;
@@ -72,6 +73,8 @@ pub enum ProbeEvent {
         collector_id: String,
         /// The collector's wall clock minus ours in microseconds, good to half a round trip.
         skew_us: i64,
+        /// Where the collector listens; no check may reach it there.
+        endpoints: Vec<SocketAddr>,
     },
     /// There was no collector for [`FORSAKEN_AFTER`](super::FORSAKEN_AFTER): stop measuring until the next `Live`, and
     /// report the slots that pass with [`ProbeSession::skip`](super::ProbeSession::skip).

@@ -129,11 +129,10 @@ impl ProbeSession {
 
     fn handle_greeting(&mut self, message: FromCollector, now: Mono, wall: Wall) -> Result<(), ProtocolError> {
         let Link::Greeting { sent_at, asked } = &self.link else { return Ok(()) };
-        let FromCollector::Welcome(Welcome { epoch, wall: peer_wall, stored, in_doubt, limits, collector_id }) =
-            message
-        else {
+        let FromCollector::Welcome(welcome) = message else {
             return Err(vet::unexpected_of_collector(&message, "Welcome was due"));
         };
+        let Welcome { epoch, wall: peer_wall, stored, in_doubt, limits, collector_id, endpoints } = welcome;
         vet::limits(limits)?;
         if let Some(range) = stored.iter().chain(&in_doubt).find(|range| range.first.0 == 0 || !asked.covers(**range)) {
             return Err(ProtocolError::ImpossibleRange { message: "Welcome", range: *range });
@@ -150,7 +149,7 @@ impl ProbeSession {
         }
         self.alone_since = None;
         self.timers.stop(Timer::Forsaken);
-        self.events.push_back(ProbeEvent::Live { epoch, collector_id, skew_us });
+        self.events.push_back(ProbeEvent::Live { epoch, collector_id, skew_us, endpoints });
         self.link = Link::Live { is_heartbeat_due: true, is_applied_due: false };
         self.timers.stop(Timer::Greeting);
         self.timers.set(Timer::Heartbeat, now + HEARTBEAT_PERIOD);

@@ -63,6 +63,7 @@ fn welcome() -> FromCollector {
         in_doubt: Vec::new(),
         limits: Limits { batches_in_flight_max: 2, ..Limits::default() },
         collector_id: "c-1".to_owned(),
+        endpoints: vec!["127.0.0.1:7403".parse().unwrap()],
     })
 }
 
@@ -72,7 +73,10 @@ fn live_probe() -> ProbeSession {
     session.handle_connected(at(0), WALL);
     assert!(matches!(session.poll_transmit(at(0), WALL), Some(FromProbe::Hello(_))));
     session.handle_message(welcome(), at(0), WALL).unwrap();
-    assert!(matches!(session.poll_event(), Some(ProbeEvent::Live { skew_us: 0, .. })));
+    let Some(ProbeEvent::Live { skew_us: 0, endpoints, .. }) = session.poll_event() else {
+        panic!("it is live");
+    };
+    assert_eq!(endpoints, ["127.0.0.1:7403".parse().unwrap()], "the driver is told");
     assert!(matches!(session.poll_transmit(at(0), WALL), Some(FromProbe::Heartbeat(_))));
     assert_eq!(session.poll_transmit(at(0), WALL), None);
     session
@@ -95,7 +99,11 @@ fn hello() -> Hello {
 fn collector() -> CollectorSession {
     let peer = PeerIdentity { probe: PROBE, region: RegionId::new("eu-west").unwrap() };
     let limits = Limits { batches_in_flight_max: 2, ..Limits::default() };
-    CollectorSession::new(CollectorConfig { collector_id: "c-1".to_owned(), limits }, peer, at(0))
+    CollectorSession::new(
+        CollectorConfig { collector_id: "c-1".to_owned(), limits, endpoints: Arc::default() },
+        peer,
+        at(0),
+    )
 }
 
 fn live_collector() -> CollectorSession {

@@ -49,7 +49,11 @@ impl Life {
     /// A probe has connected.
     pub(in super::super) fn accept(&mut self, id: StreamId, probe: ProbeId, region: RegionId, io: &mut Io<'_>) {
         let now = self.mono(io);
-        let config = CollectorConfig { collector_id: self.caller.collector.to_string(), limits: self.limits };
+        let config = CollectorConfig {
+            collector_id: self.caller.collector.to_string(),
+            limits: self.limits,
+            endpoints: std::sync::Arc::default(),
+        };
         let peer = PeerIdentity { probe, region: region.clone() };
         // At most one stream per probe: an older one is cut.
         let older: Vec<StreamId> =

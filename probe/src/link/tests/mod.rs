@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sonde_proto::model::address::Policy;
 use sonde_proto::model::assignment::{Assignment, AssignmentUpdate};
 use sonde_proto::model::id::{BootId, CheckId, Generation};
 use sonde_proto::model::sample::{Outcome, Phases, RunKind, Sample};
@@ -18,10 +19,11 @@ use uuid::Uuid;
 
 use super::{Link, STOP_MAX};
 use crate::clock::Clock;
+use crate::guard::{Guard, OwnEndpoints};
 use crate::identity::DataDir;
 use crate::identity::test_pki::{HOUR, TestCa, Wanted, some_probe};
 use crate::spool::Spool;
-use server::Server;
+use server::{LISTENS_AT, Server};
 
 /// No test waits longer for anything: slow machines are not failures, hanging ones are.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,6 +36,8 @@ struct Scene {
     assignments: watch::Receiver<Arc<Assignment>>,
     stop: watch::Sender<bool>,
     link: JoinHandle<u64>,
+    /// What the link has told the guard to refuse.
+    own: OwnEndpoints,
 }
 
 impl Scene {
@@ -53,10 +57,11 @@ impl Scene {
         let spool = Arc::new(Spool::new(config, clock));
         let (assign, assignments) = watch::channel(Arc::default());
         let (stop, stops) = watch::channel(false);
-        let link = Link::new(Arc::clone(&spool), dir, identity, clock, assign, stops);
+        let own = OwnEndpoints::default();
+        let link = Link::new(Arc::clone(&spool), dir, identity, clock, assign, stops).teaching(own.clone());
         #[expect(clippy::disallowed_methods, reason = "the scene owns the task and ends it")]
         let link = tokio::spawn(link.run());
-        Self { server, spool, folder, assignments, stop, link }
+        Self { server, spool, folder, assignments, stop, link, own }
     }
 
     async fn start(server: Server) -> Self {
@@ -106,6 +111,28 @@ async fn what_is_measured_arrives_and_work_comes_back() {
     scene.server.wait(PATIENCE, |seen| seen.applied == [Generation(4)]).await;
     let seen = scene.server.seen();
     assert_eq!((seen.hellos.len(), seen.hellos[0].probe), (1, some_probe()));
+    assert_eq!(scene.finish().await, 0);
+}
+
+#[tokio::test]
+async fn checks_are_kept_from_what_a_collector_says_of_itself_inside_of_allowed_networks() {
+    let mut scene = Scene::start(Server::start(TestCa::new()).await).await;
+    let allow = ["127.0.0.0/8", "10.0.0.0/8"].map(|net| net.parse().unwrap()).to_vec();
+    let guard = Guard::new(Policy { allow, ..Policy::default() }, None).sparing(scene.own.clone());
+    scene.server.assign(AssignmentUpdate::Snapshot(Assignment { generation: Generation(1), checks: BTreeMap::new() }));
+    let got = timeout(PATIENCE, scene.assignments.wait_for(|got| got.generation == Generation(1))).await;
+    drop(got.expect("no assignment came").unwrap());
+    // Its address as it says, the port at the address where it was reached, and the port of the stream.
+    let stream = scene.server.address().to_string();
+    for forbidden in [LISTENS_AT, "127.0.0.1:7403", "[::ffff:127.0.0.1]:7403", &stream] {
+        assert!(guard.vet(forbidden.parse().unwrap()).is_err(), "{forbidden}");
+    }
+    for allowed in ["127.0.0.1:7404", "10.9.9.8:7403", "10.9.9.9:7404"] {
+        assert!(guard.vet(allowed.parse().unwrap()).is_ok(), "{allowed}");
+    }
+    // Nothing that it says opens anything: only the operator's file does.
+    let strict = Guard::new(Policy::default(), None).sparing(scene.own.clone());
+    assert!(strict.vet("127.0.0.1:7404".parse().unwrap()).is_err());
     assert_eq!(scene.finish().await, 0);
 }
 

@@ -224,6 +224,9 @@ impl Mesh for Service {
     }
 }
 
+/// Where the collector says that it listens, as seen from a machine of its own.
+pub(super) const LISTENS_AT: &str = "10.9.9.9:7403";
+
 struct Stream {
     shared: Arc<Shared>,
     session: CollectorSession,
@@ -234,7 +237,8 @@ struct Stream {
 impl Stream {
     fn new(shared: Arc<Shared>, outgoing: mpsc::Sender<Result<wire::CollectorMessage, Status>>) -> Self {
         let clock = Clock::system();
-        let config = CollectorConfig { collector_id: "local-1".to_owned(), limits: Limits::default() };
+        let endpoints = Arc::from([LISTENS_AT.parse().unwrap()]);
+        let config = CollectorConfig { collector_id: "local-1".to_owned(), limits: Limits::default(), endpoints };
         let peer = PeerIdentity { probe: some_probe(), region: "eu-west".parse().unwrap() };
         Self { shared, session: CollectorSession::new(config, peer, clock.now()), outgoing, clock }
     }

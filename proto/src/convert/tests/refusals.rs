@@ -181,6 +181,7 @@ fn a_welcome_is_verified() {
             in_doubt: Vec::new(),
             limits: Limits::default(),
             collector_id: "local-1".to_owned(),
+            endpoints: Vec::new(),
         };
         let change = |message: &mut wire::CollectorMessage| {
             let Some(collector_message::Body::Welcome(welcome)) = &mut message.body else { panic!() };
@@ -205,6 +206,8 @@ fn a_welcome_is_verified() {
         assert_eq!(field_of(FromCollector::try_from(message)), field);
     }
     assert_eq!(refusal(|w| w.collector_id = "c".repeat(65)), "welcome.collector_id");
+    assert_eq!(refusal(|w| w.endpoints = vec!["collector:7403".to_owned()]), "welcome.endpoints");
+    assert_eq!(refusal(|w| w.endpoints = vec!["127.0.0.1:7403".to_owned(); 33]), "welcome.endpoints");
     assert_eq!(refusal(|w| w.stored = vec![wire::SeqRange { first: 0, last: 0 }]), "welcome.stored");
     assert_eq!(refusal(|w| w.in_doubt = vec![wire::SeqRange { first: 2, last: 1 }]), "welcome.in_doubt");
 }

@@ -110,7 +110,15 @@ fn bytes_on_wire(samples: Vec<Sample>, batch: u32) -> usize {
     session.poll_transmit(now, wall);
     let limits = Limits { batch_samples_max: batch, ..Limits::default() };
     let (stored, in_doubt) = (Vec::new(), Vec::new());
-    let welcome = Welcome { epoch: Epoch(1), wall, stored, in_doubt, limits, collector_id: "c".to_owned() };
+    let welcome = Welcome {
+        epoch: Epoch(1),
+        wall,
+        stored,
+        in_doubt,
+        limits,
+        collector_id: "c".to_owned(),
+        endpoints: Vec::new(),
+    };
     session.handle_message(FromCollector::Welcome(welcome), now, wall).unwrap();
     let (mut bytes, mut batches) = (0, 0);
     for sample in samples {

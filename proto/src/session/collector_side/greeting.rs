@@ -9,7 +9,7 @@ use crate::session::collector_event::CollectorEvent;
 use crate::session::message::{FromCollector, Hello, Welcome};
 use crate::session::ranges::RangeSet;
 use crate::session::timer::Timer;
-use crate::session::{GREETING_MAX, HEARTBEAT_PERIOD, SILENCE_MAX, UNACKED_RANGES_MAX, vet};
+use crate::session::{ENDPOINTS_MAX, GREETING_MAX, HEARTBEAT_PERIOD, SILENCE_MAX, UNACKED_RANGES_MAX, vet};
 
 impl CollectorSession {
     pub(super) fn handle_hello(&mut self, hello: Hello, now: Mono) -> Result<(), ProtocolError> {
@@ -63,6 +63,7 @@ impl CollectorSession {
             in_doubt: in_doubt.iter().take(UNACKED_RANGES_MAX).collect(),
             limits: self.config.limits,
             collector_id: self.config.collector_id.clone(),
+            endpoints: self.config.endpoints.iter().copied().take(ENDPOINTS_MAX).collect(),
         };
         self.outbox.push_front(FromCollector::Welcome(welcome));
         self.state = State::Live { boot: *boot, is_heartbeat_due: false, in_doubt };

@@ -297,7 +297,11 @@ impl Pair {
 
     fn connect(&mut self) {
         let peer = PeerIdentity { probe: PROBE, region: RegionId::new("eu-west").expect("the name is well formed") };
-        let config = CollectorConfig { collector_id: "pair-1".to_owned(), limits: self.limits };
+        let config = CollectorConfig {
+            collector_id: "pair-1".to_owned(),
+            limits: self.limits,
+            endpoints: std::sync::Arc::default(),
+        };
         let collector = CollectorSession::new(config, peer, self.now());
         self.streams_opened += 1;
         let stream = Stream { boot: self.boot, collector, up: Pipe::new(), down: Pipe::new() };

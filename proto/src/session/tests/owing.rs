@@ -63,6 +63,7 @@ fn a_release_that_never_comes_and_an_end_are_not_waited_for() {
         in_doubt: vec![range(9, 9)],
         limits: Limits::default(),
         collector_id: "c-1".to_owned(),
+        endpoints: Vec::new(),
     });
     session.handle_connected(at(4), WALL);
     session.poll_transmit(at(4), WALL);
