@@ -18,6 +18,7 @@ mod local_mesh;
 mod measure;
 mod mesh_input;
 mod ports;
+mod reach;
 mod readme;
 mod rollups;
 mod sim;

@@ -209,6 +209,32 @@ fn each_thing_stays_in_its_place() {
     complain("things out of place", &faults);
 }
 
+/// What opens a socket or resolves a name. In the code of checks, only the guard does either.
+const DIALS: [&str; 8] = [
+    "TcpStream::connect",
+    "net::connect(",
+    "UdpSocket::bind",
+    "TcpSocket",
+    "Socket::new",
+    "::from_std(",
+    "lookup_host",
+    "to_socket_addrs",
+];
+
+#[test]
+fn no_check_dials_past_the_guard() {
+    let is_of_checks = |path: &str| path.starts_with("probe/src/check/") && !path.contains("tests");
+    let sources: Vec<_> = sources().into_iter().filter(|(path, _)| is_of_checks(path)).collect();
+    assert!(sources.len() > 20, "the code of checks has moved");
+    let mut faults = Vec::new();
+    for (path, text) in sources {
+        // Tests beside the code stand at the end of a file.
+        let own = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        faults.extend(DIALS.iter().filter(|dial| own.contains(**dial)).map(|dial| format!("{path}: `{dial}`")));
+    }
+    complain("dials past probe/src/guard", &faults);
+}
+
 /// Layers of the collector: a module uses only modules of a later layer, or its own.
 const COLLECTOR_LAYERS: &[&[&str]] = &[
     &["main"],
