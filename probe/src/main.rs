@@ -82,6 +82,9 @@ async fn execute(command: Command) -> Result<(), AppError> {
 /// Libraries that write down what they send and receive, headers and messages of checks among it, when they are asked for more.
 const QUIET: [&str; 5] = ["tungstenite", "tokio_tungstenite", "h2", "hyper", "rustls"];
 
+/// Libraries that warn of what targets answer, names of targets in it: a sample says the same by its class.
+const SILENT: [&str; 3] = ["hickory_net", "hickory_proto", "hickory_resolver"];
+
 fn log_to_stderr() -> Result<(), String> {
     let wanted = std::env::var("SONDE_LOG").unwrap_or_else(|_| "info".to_owned());
     let filter =
@@ -89,8 +92,9 @@ fn log_to_stderr() -> Result<(), String> {
     // A bound, and no wish: whoever asks for less gets less.
     let is_talkative = filter.max_level_hint().is_none_or(|level| level > LevelFilter::INFO);
     let quiet = if is_talkative { &QUIET[..] } else { &[] };
-    let filter = quiet.iter().fold(filter, |filter, target| {
-        let directive = format!("{target}=info").parse().expect("the name of a crate is a target");
+    let bounds = quiet.iter().map(|target| (target, "info")).chain(SILENT.iter().map(|target| (target, "off")));
+    let filter = bounds.fold(filter, |filter, (target, level)| {
+        let directive = format!("{target}={level}").parse().expect("the name of a crate is a target");
         filter.add_directive(directive)
     });
     let builder = tracing_subscriber::fmt()

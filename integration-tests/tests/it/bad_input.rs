@@ -113,6 +113,16 @@ const CASES: &[Case] = &[
         3,
         "--server: ",
     ),
+    (
+        &["check", "create", "dns", "--name", "a", "--query", "x", "--transport", "dot", "--regions", "eu-west"],
+        3,
+        "--server: ",
+    ),
+    (
+        &["check", "create", "dns", "--name", "a", "--query", "x", "--trust-anchor", "x", "--regions", "eu-west"],
+        3,
+        "--trust-anchor: ",
+    ),
     (&["check", "create", "dns", "--name", "a", "--query", "a b", "--regions", "eu-west"], 3, "--query: "),
     (
         &["check", "create", "icmp", "--name", "a", "--host", "x", "--payload-bytes", "9", "--regions", "eu-west"],

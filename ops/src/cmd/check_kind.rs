@@ -7,12 +7,14 @@ use crate::output;
 
 mod bytes;
 mod changes;
+mod dns;
 mod http;
 mod packets;
 mod shown;
 
 use bytes::{Bytes, parse_bytes, parse_text};
 pub(crate) use changes::KindChanges;
+use dns::DnsArgs;
 use http::HttpOptionArgs;
 pub(crate) use shown::{describe, details, settings};
 
@@ -51,7 +53,7 @@ pub(crate) enum KindArgs {
         #[arg(long, default_value = "", hide_default_value = true)]
         starttls: String,
     },
-    /// Ask a DNS server
+    /// Ask a DNS server over UDP, TCP, TLS, HTTPS or QUIC; with --dnssec, verify signatures
     Dns {
         #[command(flatten)]
         common: super::check::CreateArgs,
@@ -156,20 +158,6 @@ pub(crate) struct HostPortArgs {
     port: u32,
 }
 
-/// Flags of a DNS check.
-#[derive(Debug, Args)]
-pub(crate) struct DnsArgs {
-    /// Name to ask for
-    #[arg(long, visible_alias = "domain")]
-    query: String,
-    /// Record type: A, AAAA, CNAME, MX, NS, TXT, SOA, SRV, CAA or PTR
-    #[arg(long, default_value = "A")]
-    record: String,
-    /// Server to ask, address or address:port; the probe's own resolver without it
-    #[arg(long, default_value = "", hide_default_value = true)]
-    server: String,
-}
-
 fn parse_header(text: &str) -> Result<wire::HttpHeader, String> {
     let (name, value) = text.split_once(':').ok_or_else(|| format!("`{text}` is not of the form `Name: value`"))?;
     Ok(wire::HttpHeader { name: name.trim().to_owned(), value: value.trim().to_owned() })
@@ -187,9 +175,7 @@ impl KindArgs {
             Self::Tls { common, target: HostPortArgs { host, port }, server_name, starttls } => {
                 (common, Kind::Tls(wire::TlsCheck { host, port, server_name, starttls }))
             }
-            Self::Dns { common, dns } => {
-                (common, Kind::Dns(wire::DnsCheck { name: dns.query, record: dns.record, server: dns.server }))
-            }
+            Self::Dns { common, dns } => (common, Kind::Dns(dns.into())),
             Self::Icmp { common, icmp } => (common, Kind::Icmp(icmp.into())),
             Self::Udp { common, target: HostPortArgs { host, port }, dialogue } => {
                 let DialogueArgs { send: Bytes(send), expect } = dialogue;

@@ -104,7 +104,7 @@ async fn hear<F: FnMut(&[u8]) -> Result<Option<usize>, ErrorClass>>(
 }
 
 /// The class of an error after the handshakes.
-fn broken_class(error: &io::Error) -> ErrorClass {
+pub(super) fn broken_class(error: &io::Error) -> ErrorClass {
     // Under TLS 1.3 a server may refuse a handshake after the client has finished it.
     if tls_error(error).is_some() { ErrorClass::TlsHandshake } else { ErrorClass::ConnectionLost }
 }

@@ -152,6 +152,11 @@ impl Trace {
         }
     }
 
+    /// A timeline for what belongs to no phase of this run, with the same deadline.
+    pub(crate) fn aside(&self) -> Self {
+        Self { deadline: self.deadline, ..Self::begin(self.clock, Duration::ZERO, Wants::default()) }
+    }
+
     pub(crate) fn now(&self) -> Mono {
         self.clock.now()
     }

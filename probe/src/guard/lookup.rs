@@ -137,6 +137,6 @@ pub(crate) fn rcode_class(code: ResponseCode) -> Option<ErrorClass> {
     } else if code == ResponseCode::Refused {
         Some(ErrorClass::DnsRefused)
     } else {
-        Some(ErrorClass::DnsError)
+        Some(ErrorClass::DnsRcode)
     }
 }

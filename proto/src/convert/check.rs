@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::bounds::required;
 use super::http_options;
 use crate::model::InvalidField;
-use crate::model::check::{CheckDraft, CheckKind, CheckSpec, HttpDraft, IcmpDraft, KindDraft, ReachDraft};
+use crate::model::check::{CheckDraft, CheckKind, CheckSpec, DnsDraft, HttpDraft, IcmpDraft, KindDraft, ReachDraft};
 use crate::model::time::micros;
 use crate::wire;
 use crate::wire::check_kind::Kind;
@@ -102,7 +102,7 @@ pub(super) fn wire_kind(draft: KindDraft) -> wire::CheckKind {
         KindDraft::Tls { host, port, server_name, starttls } => {
             Kind::Tls(wire::TlsCheck { host, port, server_name, starttls })
         }
-        KindDraft::Dns { name, record, server } => Kind::Dns(wire::DnsCheck { name, record, server }),
+        KindDraft::Dns(draft) => Kind::Dns(wire_dns(draft)),
         KindDraft::Icmp(draft) => Kind::Icmp(wire_icmp(draft)),
         KindDraft::Udp { host, port, send, expect } => Kind::Udp(wire::UdpCheck { host, port, send, expect }),
         KindDraft::Grpc { host, port, is_tls: tls, server_name, service } => {
@@ -127,6 +127,27 @@ fn draft_of_icmp(icmp: wire::IcmpCheck) -> IcmpDraft {
     IcmpDraft { host, payload_bytes, count, spacing, dont_fragment, hop_limit, loss_max_percent }
 }
 
+fn wire_dns(draft: DnsDraft) -> wire::DnsCheck {
+    let DnsDraft { name, record, server, transport, server_name, no_recursion, dnssec, trust_anchors, expect_rcode } =
+        draft;
+    wire::DnsCheck { name, record, server, transport, server_name, no_recursion, dnssec, trust_anchors, expect_rcode }
+}
+
+fn draft_of_dns(dns: wire::DnsCheck) -> DnsDraft {
+    let wire::DnsCheck {
+        name,
+        record,
+        server,
+        transport,
+        server_name,
+        no_recursion,
+        dnssec,
+        trust_anchors,
+        expect_rcode,
+    } = dns;
+    DnsDraft { name, record, server, transport, server_name, no_recursion, dnssec, trust_anchors, expect_rcode }
+}
+
 fn wire_headers(headers: Vec<(String, String)>) -> Vec<wire::HttpHeader> {
     headers.into_iter().map(|(name, value)| wire::HttpHeader { name, value }).collect()
 }
@@ -149,7 +170,7 @@ pub(super) fn draft_of_kind(kind: wire::CheckKind) -> Result<KindDraft, InvalidF
         Kind::Tls(wire::TlsCheck { host, port, server_name, starttls }) => {
             KindDraft::Tls { host, port, server_name, starttls }
         }
-        Kind::Dns(wire::DnsCheck { name, record, server }) => KindDraft::Dns { name, record, server },
+        Kind::Dns(dns) => KindDraft::Dns(draft_of_dns(dns)),
         Kind::Icmp(icmp) => KindDraft::Icmp(draft_of_icmp(icmp)),
         Kind::Udp(wire::UdpCheck { host, port, send, expect }) => KindDraft::Udp { host, port, send, expect },
         Kind::Grpc(wire::GrpcCheck { host, port, tls: is_tls, server_name, service }) => {

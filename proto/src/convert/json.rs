@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::json_http::JsonHttp;
 use crate::model::InvalidField;
-use crate::model::check::{CheckDraft, CheckSpec, KindDraft, ReachDraft};
+use crate::model::check::{CheckDraft, CheckSpec, DnsDraft, KindDraft, ReachDraft};
 use crate::model::time::micros;
 
 mod packets;
@@ -58,12 +58,7 @@ enum JsonKind {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         starttls: String,
     },
-    Dns {
-        name: String,
-        record: String,
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        server: String,
-    },
+    Dns(JsonDns),
     Icmp(JsonIcmp),
     Udp {
         host: String,
@@ -108,6 +103,52 @@ struct JsonTcp {
     expect: String,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonDns {
+    name: String,
+    record: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    server: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    transport: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    server_name: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    no_recursion: bool,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    dnssec: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    trust_anchors: Vec<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    expect_rcode: String,
+}
+
+impl From<DnsDraft> for JsonDns {
+    fn from(draft: DnsDraft) -> Self {
+        let DnsDraft {
+            name,
+            record,
+            server,
+            transport,
+            server_name,
+            no_recursion,
+            dnssec,
+            trust_anchors,
+            expect_rcode,
+        } = draft;
+        Self { name, record, server, transport, server_name, no_recursion, dnssec, trust_anchors, expect_rcode }
+    }
+}
+
+impl From<JsonDns> for DnsDraft {
+    fn from(json: JsonDns) -> Self {
+        let JsonDns { name, record, server, transport, server_name, no_recursion, dnssec, trust_anchors, expect_rcode } =
+            json;
+        Self { name, record, server, transport, server_name, no_recursion, dnssec, trust_anchors, expect_rcode }
+    }
+}
+
 /// Writes a check as JSON; [`check_from_json`] reads it back to an equal one.
 pub fn check_to_json(spec: &CheckSpec) -> Value {
     let CheckDraft { name, kind, reach, interval, timeout, regions, degraded_after, paused } = spec.draft();
@@ -139,7 +180,7 @@ fn json_kind(kind: KindDraft) -> JsonKind {
             JsonKind::Tcp(JsonTcp { host, port, starttls, send_base64: STANDARD.encode(send), expect })
         }
         KindDraft::Tls { host, port, server_name, starttls } => JsonKind::Tls { host, port, server_name, starttls },
-        KindDraft::Dns { name, record, server } => JsonKind::Dns { name, record, server },
+        KindDraft::Dns(draft) => JsonKind::Dns(draft.into()),
         KindDraft::Icmp(draft) => JsonKind::Icmp(draft.into()),
         KindDraft::Udp { host, port, send, expect } => {
             JsonKind::Udp { host, port, send_base64: STANDARD.encode(send), expect }
@@ -182,7 +223,7 @@ fn draft_of_kind(kind: JsonKind) -> Result<KindDraft, InvalidField> {
             KindDraft::Tcp { host, port, starttls, send: decoded("tcp.send", &send_base64)?, expect }
         }
         JsonKind::Tls { host, port, server_name, starttls } => KindDraft::Tls { host, port, server_name, starttls },
-        JsonKind::Dns { name, record, server } => KindDraft::Dns { name, record, server },
+        JsonKind::Dns(dns) => KindDraft::Dns(dns.into()),
         JsonKind::Icmp(icmp) => KindDraft::Icmp(icmp.into()),
         JsonKind::Udp { host, port, send_base64, expect } => {
             KindDraft::Udp { host, port, send: decoded("udp.send", &send_base64)?, expect }

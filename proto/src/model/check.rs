@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::InvalidField;
 use super::id::{RegionId, cut};
 
+mod anchor;
 mod dialogue;
+mod dns;
 mod draft;
 mod host;
 mod http;
@@ -18,11 +20,14 @@ mod options;
 mod parse;
 mod pem;
 mod reach;
+mod record_type;
 #[cfg(test)]
 mod tests;
 
+pub use anchor::{TRUST_ANCHORS_MAX, TrustAnchor};
 pub use dialogue::{PATTERN_BYTES_MAX, Pattern, SEND_BYTES_MAX, Searcher};
-pub use draft::{CheckDraft, HttpDraft, KindDraft};
+pub use dns::{DnsServer, DnsSpec, DnsTransport, Dnssec, Rcode};
+pub use draft::{CheckDraft, DnsDraft, HttpDraft, KindDraft};
 pub use http::{
     BODY_BYTES_MAX, EXPECT_STATUS_MAX, HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX,
 };
@@ -37,6 +42,7 @@ pub use options::{
 };
 pub use pem::{CERTIFICATES_MAX, CertificateSummary, PEM_BYTES_MAX, certificates};
 pub use reach::{Addresses, Family, Reach, ReachDraft};
+pub use record_type::RecordType;
 
 /// Shortest interval.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -307,43 +313,6 @@ pub struct TlsSpec {
     pub server_name: Option<String>,
     /// Upgrade to TLS of a connection that begins in the clear.
     pub starttls: Option<StartTls>,
-}
-
-/// Record type of a `dns` check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecordType {
-    /// IPv4 address.
-    A,
-    /// IPv6 address.
-    Aaaa,
-    /// Alias.
-    Cname,
-    /// Mail exchanger.
-    Mx,
-    /// Name server.
-    Ns,
-    /// Text.
-    Txt,
-    /// Start of authority.
-    Soa,
-    /// Service.
-    Srv,
-    /// Certification authority authorisation.
-    Caa,
-    /// Pointer.
-    Ptr,
-}
-
-/// One DNS query over UDP, repeated over TCP when the answer is truncated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DnsSpec {
-    /// Name to ask for.
-    pub name: String,
-    /// Record type to ask for.
-    pub record: RecordType,
-    /// Server to ask, address and port; the probe's system resolver when `None`.
-    pub server: Option<std::net::SocketAddr>,
 }
 
 /// A check that makes sense.

@@ -180,14 +180,18 @@ reading_keys! {
     HttpRedirects = 21, "http_redirects";
     /// Response code of DNS.
     DnsRcode = 30, "dns_rcode";
-    /// Records in the answer section.
+    /// Records in the answer section; signatures that came along do not count.
     DnsAnswers = 31, "dns_answers";
     /// Smallest time to live in the answer section, seconds.
     DnsTtl = 32, "dns_ttl";
-    /// Records in the authority section.
+    /// NS and SOA records in the authority section.
     DnsAuthority = 33, "dns_authority";
     /// Whether DNSSEC proved the answer: 1 secure, 0 insecure, -1 bogus.
     DnsSecure = 34, "dns_secure";
+    /// Whether the server answered for a zone of its own (AA): 1, or 0.
+    DnsAuthoritative = 35, "dns_authoritative";
+    /// Whether the server says that it has verified the answer (AD): 1, or 0.
+    DnsAuthenticData = 36, "dns_authentic_data";
     /// Packets sent.
     PacketsSent = 40, "packets_sent";
     /// Packets answered.

@@ -47,8 +47,14 @@ error_classes! {
     DnsRefused = 4, "dns_refused";
     /// No answer from the resolver in time.
     DnsTimeout = 5, "dns_timeout";
-    /// Any other failure of name resolution, such as a malformed answer.
+    /// Any other failure of name resolution.
     DnsError = 6, "dns_error";
+    /// The answer cannot be read.
+    DnsMalformed = 7, "dns_malformed";
+    /// What came answers another question, or is no answer.
+    DnsMismatch = 8, "dns_mismatch";
+    /// The response code is not the one expected, and has no class of its own.
+    DnsRcode = 9, "dns_rcode";
     /// The target's address is one that this probe may not dial.
     AddressForbidden = 10, "address_forbidden";
     /// The target refused the connection (RST).
@@ -125,6 +131,14 @@ error_classes! {
     QuicReset = 74, "quic_reset";
     /// Nothing came for longer than the idle timeout that was agreed on.
     QuicIdle = 75, "quic_idle";
+    /// The answer is truncated, also where it had room.
+    DnsTruncated = 76, "dns_truncated";
+    /// Signatures of the answer, or what its keys rest on, do not verify.
+    DnsBogus = 77, "dns_bogus";
+    /// The zone is provably unsigned, and the check demands signatures.
+    DnsInsecure = 78, "dns_insecure";
+    /// The server does not give the keys that lead from a trust anchor to the answer, or there are too many.
+    DnsChain = 79, "dns_chain";
     /// A router has no way to the target's network.
     IcmpNetUnreachable = 80, "icmp_net_unreachable";
     /// A router cannot find the target in its own network.

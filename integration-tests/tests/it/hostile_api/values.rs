@@ -49,6 +49,12 @@ fn reach(change: fn(&mut wire::Reach)) -> Option<wire::Reach> {
     Some(reach)
 }
 
+fn dns(change: fn(&mut wire::DnsCheck)) -> Option<wire::CheckKind> {
+    let mut dns = wire::DnsCheck { name: "example.com".into(), ..Default::default() };
+    change(&mut dns);
+    kind(Kind::Dns(dns))
+}
+
 fn tcp(host: &str, port: u32) -> Option<wire::CheckKind> {
     kind(Kind::Tcp(wire::TcpCheck { host: host.into(), port, ..Default::default() }))
 }
@@ -110,6 +116,19 @@ const DEFINITIONS: &[(&str, Spoil)] = &[
     ("icmp.spacing", |it| it.kind = train(|icmp| icmp.count = 100)),
     ("icmp.hop_limit", |it| it.kind = train(|icmp| icmp.hop_limit = u32::MAX)),
     ("icmp.loss_max_percent", |it| it.kind = train(|icmp| icmp.loss_max_percent = Some(u32::MAX))),
+    ("dns.name", |it| it.kind = dns(|dns| dns.name = "a\0b".into())),
+    ("dns.record", |it| it.kind = dns(|dns| dns.record = "AXFR".into())),
+    ("dns.server", |it| it.kind = dns(|dns| dns.server = "[fe80::1%2]:53".into())),
+    ("dns.server", |it| it.kind = dns(|dns| (dns.transport, dns.server) = ("dot".into(), "a\r\nb".into()))),
+    ("dns.server", |it| it.kind = dns(|dns| (dns.transport, dns.server) = ("doh".into(), "http://a/".into()))),
+    ("dns.transport", |it| it.kind = dns(|dns| dns.transport = "x".repeat(100_000))),
+    ("dns.server_name", |it| it.kind = dns(|dns| dns.server_name = "a.example".into())),
+    ("dns.dnssec", |it| it.kind = dns(|dns| dns.dnssec = "maybe".into())),
+    ("dns.trust_anchor", |it| it.kind = dns(|dns| dns.trust_anchors = vec![". DNSKEY 257 3 8 AAEC".into()])),
+    ("dns.trust_anchor", |it| {
+        it.kind = dns(|dns| (dns.dnssec, dns.trust_anchors) = ("require".into(), vec!["x".repeat(100_000)]));
+    }),
+    ("dns.expect_rcode", |it| it.kind = dns(|dns| dns.expect_rcode = "4096".into())),
     ("tcp.starttls", |it| it.kind = talk(|tcp| tcp.starttls = "smtp\0".into())),
     ("tcp.send", |it| it.kind = talk(|tcp| tcp.send = vec![0; 4_097])),
     ("tcp.expect", |it| it.kind = talk(|tcp| tcp.expect = "a\0b".into())),

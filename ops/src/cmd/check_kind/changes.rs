@@ -4,6 +4,7 @@ use clap::Args;
 use sonde_proto::wire::{self, check_kind::Kind};
 
 use super::bytes::{Bytes, parse_bytes};
+use super::dns::DnsChanges;
 use super::http::HttpOptionArgs;
 use super::packets::PacketChanges;
 use super::parse_header;
@@ -37,18 +38,11 @@ pub(crate) struct KindChanges {
     /// New port, 1 to 65535 (tcp, tls, udp, grpc)
     #[arg(long, value_parser = output::parse_port, allow_negative_numbers = true)]
     port: Option<u32>,
-    /// New name to send and to verify; empty for the host (tls, grpc)
+    /// New name to send and to verify; empty for the host (tls, grpc, dns)
     #[arg(long)]
     server_name: Option<String>,
-    /// New name to ask for (dns)
-    #[arg(long)]
-    query: Option<String>,
-    /// New record type: A, AAAA, CNAME, MX, NS, TXT, SOA, SRV, CAA or PTR (dns)
-    #[arg(long)]
-    record: Option<String>,
-    /// New server to ask, address or address:port; empty for the probe's own resolver (dns)
-    #[arg(long)]
-    server: Option<String>,
+    #[command(flatten)]
+    dns: DnsChanges,
     #[command(flatten)]
     packets: PacketChanges,
     /// New protocol to upgrade to TLS; empty for none (tcp, tls)
@@ -110,9 +104,8 @@ impl KindChanges {
                 "tls"
             }
             Kind::Dns(dns) => {
-                set(&mut dns.name, &mut self.query);
-                set(&mut dns.record, &mut self.record);
-                set(&mut dns.server, &mut self.server);
+                self.dns.apply(dns);
+                set(&mut dns.server_name, &mut self.server_name);
                 "dns"
             }
             Kind::Icmp(icmp) => {
@@ -169,9 +162,6 @@ impl KindChanges {
             ("host", self.host.is_some()),
             ("port", self.port.is_some()),
             ("server-name", self.server_name.is_some()),
-            ("query", self.query.is_some()),
-            ("record", self.record.is_some()),
-            ("server", self.server.is_some()),
             ("starttls", self.starttls.is_some()),
             ("send", self.send.is_some()),
             ("expect", self.expect.is_some()),
@@ -179,6 +169,7 @@ impl KindChanges {
             ("service", self.service.is_some()),
         ]
         .into_iter()
+        .chain(self.dns.given())
         .chain(self.http.flags())
         .chain(self.packets.flags())
         .filter_map(|(flag, set)| set.then_some(flag))

@@ -49,7 +49,17 @@ pub(crate) fn details(kind: Option<&wire::CheckKind>) -> serde_json::Value {
         Some(Kind::Tls(tls)) => {
             json!({"host": tls.host, "port": tls.port, "server_name": tls.server_name, "starttls": tls.starttls})
         }
-        Some(Kind::Dns(dns)) => json!({"query": dns.name, "record": dns.record, "server": dns.server}),
+        Some(Kind::Dns(dns)) => json!({
+            "query": dns.name,
+            "record": dns.record,
+            "server": dns.server,
+            "transport": dns.transport,
+            "server_name": dns.server_name,
+            "no_recursion": dns.no_recursion,
+            "dnssec": dns.dnssec,
+            "trust_anchors": dns.trust_anchors,
+            "expect_rcode": dns.expect_rcode,
+        }),
         Some(Kind::Icmp(icmp)) => packets::icmp_details(icmp),
         Some(Kind::Udp(udp)) => json!({
             "host": udp.host,
@@ -136,6 +146,11 @@ pub(crate) fn settings(details: &serde_json::Value) -> Vec<(&'static str, String
         ("authorities", if text("ca_pem").is_empty() { String::new() } else { "its own".to_owned() }),
         ("server name", text("server_name")),
         ("server", text("server")),
+        ("transport", text("transport")),
+        ("recursion", if details["no_recursion"].as_bool() == Some(true) { "no".to_owned() } else { String::new() }),
+        ("dnssec", text("dnssec")),
+        ("trust anchors", words("trust_anchors").join("; ")),
+        ("expect rcode", text("expect_rcode")),
         ("tls", if details["tls"].as_bool() == Some(true) { "yes".to_owned() } else { String::new() }),
         ("starttls", text("starttls")),
         ("service", text("service")),

@@ -12,11 +12,12 @@ use futures::stream::{FuturesUnordered, Stream};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
 use super::Body;
 use super::line::Speech;
+use super::session::Session;
 use super::stream::Stamped;
 
 /// Largest body that is drained. Larger ones end the run as `body_too_large`.
@@ -27,10 +28,10 @@ pub(super) const BODY_BYTES_MAX: u64 = 8 * 1024 * 1024;
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
 
 /// Largest header list of an HTTP/2 answer.
-const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
+pub(super) const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 
 /// Bytes of an HTTP/2 body on their way: enough for 100 Mbit/s over 160 ms.
-const WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+pub(super) const WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
 /// What is known of the answer, also when the run ends in the middle of it.
 #[derive(Debug, Default)]
@@ -64,19 +65,9 @@ pub(crate) async fn run<R: Future<Output = Result<(), Fault>>>(
         Speech::Http1 => {
             let (mut sender, connection) =
                 http1::Builder::new().max_buf_size(BUFFER_BYTES_MAX).handshake(TokioIo::new(stream)).await?;
-            drive(connection, None, async move { read(sender.send_request(request).await?).await }).await
+            drive(connection, async move { read(sender.send_request(request).await?).await }).await
         }
-        Speech::Http2 => {
-            let tasks = Tasks::default();
-            let (mut sender, connection) = http2::Builder::new(tasks.clone())
-                .initial_stream_window_size(WINDOW_BYTES)
-                .initial_connection_window_size(WINDOW_BYTES)
-                .max_header_list_size(HEADER_LIST_BYTES_MAX)
-                .handshake(TokioIo::new(stream))
-                .await?;
-            let exchange = async move { read(sender.send_request(request).await?).await };
-            drive(connection, Some(tasks), exchange).await
-        }
+        Speech::Http2 => Session::open(stream).await?.exchange(request, read).await,
     }
 }
 
@@ -132,12 +123,10 @@ pub(crate) async fn upgrade(
 /// Polls the exchange, and the connection that carries it, until the exchange ends.
 async fn drive(
     connection: impl Future<Output = hyper::Result<()>>,
-    tasks: Option<Tasks>,
     exchange: impl Future<Output = Result<(), Fault>>,
 ) -> Result<(), Fault> {
     let mut connection = pin!(Some(connection));
     let mut exchange = pin!(exchange);
-    let mut running = FuturesUnordered::new();
     poll_fn(move |cx| {
         if let Poll::Ready(result) = exchange.as_mut().poll(cx) {
             return Poll::Ready(result);
@@ -147,26 +136,23 @@ async fn drive(
             // How it ended reaches the exchange as well.
             connection.set(None);
         }
-        if let Some(tasks) = &tasks {
-            tasks.poll(&mut running, cx);
-        }
         // What the connection has just read need not wait for another turn.
         exchange.as_mut().poll(cx)
     })
     .await
 }
 
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The background work of an HTTP/2 connection, kept for the task of the run. It holds one entry for the connection
 /// and one for the body of the request.
 #[derive(Clone, Default)]
-struct Tasks {
+pub(super) struct Tasks {
     fresh: Arc<Mutex<Vec<Task>>>,
 }
 
 impl Tasks {
-    fn poll(&self, running: &mut FuturesUnordered<Task>, cx: &mut Context<'_>) {
+    pub(super) fn poll(&self, running: &mut FuturesUnordered<Task>, cx: &mut Context<'_>) {
         loop {
             running.extend(self.fresh.lock().unwrap_or_else(PoisonError::into_inner).drain(..));
             match Pin::new(&mut *running).poll_next(cx) {

@@ -16,6 +16,7 @@ mod line;
 mod marks;
 mod records;
 pub(crate) mod request;
+mod session;
 mod stream;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ use super::trace::Trace;
 
 pub(crate) use line::{Line, Speech, conclude, fault_class, record, timeout_class};
 pub(crate) use marks::Marks;
+pub(crate) use session::Session;
 pub(crate) use stream::Stamped;
 
 use exchange::Progress;

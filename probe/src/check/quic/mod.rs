@@ -22,6 +22,6 @@ mod open;
 mod trust;
 mod witness;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "see `mod quic`"))]
+pub(crate) use link::Link;
 pub(crate) use open::{Offer, open};
 pub(crate) use trust::Trust;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{blob, options};
-use crate::model::check::{CheckKind, HttpDraft, IcmpDraft, KindDraft};
+use crate::model::check::{CheckKind, DnsDraft, HttpDraft, IcmpDraft, KindDraft};
 
 pub(super) fn kind() -> impl Strategy<Value = CheckKind> {
     let host = prop_oneof!["[a-z]{1,9}\\.example", "10\\.[1-9][0-9]?\\.0\\.1", "fd00::[1-9a-f]{1,4}"];
@@ -31,7 +31,17 @@ pub(super) fn kind() -> impl Strategy<Value = CheckKind> {
                 let (server_name, starttls) = ("name.example".to_owned(), "smtp".to_owned());
                 KindDraft::Tls { host, port, server_name, starttls }
             }
-            3 => KindDraft::Dns { name: "_sip._tcp.example".to_owned(), record: "SRV".to_owned(), server },
+            3 => KindDraft::Dns(DnsDraft {
+                name: "_sip._tcp.example".to_owned(),
+                record: "SRV".to_owned(),
+                server,
+                transport: "dot".to_owned(),
+                server_name: "name.example".to_owned(),
+                no_recursion: port % 2 == 0,
+                dnssec: "require".to_owned(),
+                trust_anchors: vec!["example. DNSKEY 257 3 13 AAEC".to_owned()],
+                expect_rcode: "NXDOMAIN".to_owned(),
+            }),
             4 => KindDraft::Icmp(IcmpDraft {
                 host,
                 payload_bytes,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     CheckKind, CheckSpec, DnsSpec, GrpcSpec, Host, HttpMethod, HttpOptions, HttpSpec, HttpVersion, IcmpDraft, Pattern,
-    ReachDraft, RecordType, StartTls, StatusRange, TcpSpec, TlsSpec, UdpSpec, WebsocketSpec,
+    ReachDraft, StartTls, StatusRange, TcpSpec, TlsSpec, UdpSpec, WebsocketSpec,
 };
 
 /// A check as somebody wrote it, before anything was verified.
@@ -58,14 +58,7 @@ pub enum KindDraft {
         starttls: String,
     },
     /// DNS.
-    Dns {
-        /// Name to ask for.
-        name: String,
-        /// Record type; empty means A.
-        record: String,
-        /// `address`, `address:port` or `[v6]:port`; empty means the system's resolver.
-        server: String,
-    },
+    Dns(DnsDraft),
     /// ICMP.
     Icmp(IcmpDraft),
     /// UDP.
@@ -122,6 +115,30 @@ pub struct HttpDraft {
     pub expect_status: Vec<String>,
     /// What it adds to one plain request.
     pub options: HttpOptions,
+}
+
+/// A `dns` check as somebody wrote it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DnsDraft {
+    /// Name to ask for.
+    pub name: String,
+    /// Type of record; empty means A.
+    pub record: String,
+    /// `address`, `address:port` or `[v6]:port`, for `dot` and `doq` also with a name, for `doh` a URL; empty means the
+    /// probe's own resolver.
+    pub server: String,
+    /// `udp`, `tcp`, `dot`, `doh` or `doq`; empty means `udp`.
+    pub transport: String,
+    /// Name to verify; empty means the server's.
+    pub server_name: String,
+    /// Whether the server shall not ask others.
+    pub no_recursion: bool,
+    /// `off`, `validate` or `require`; empty means `off`.
+    pub dnssec: String,
+    /// Keys that are trusted, as [`super::TrustAnchor`] reads them.
+    pub trust_anchors: Vec<String>,
+    /// The response code that makes the answer good; empty means NOERROR.
+    pub expect_rcode: String,
 }
 
 impl KindDraft {
@@ -191,11 +208,7 @@ impl CheckKind {
                 server_name: server_name.clone().unwrap_or_default(),
                 starttls: upgrade(*starttls),
             },
-            Self::Dns(DnsSpec { name, record, server }) => KindDraft::Dns {
-                name: name.clone(),
-                record: record.name().to_owned(),
-                server: server.map(|server| server.to_string()).unwrap_or_default(),
-            },
+            Self::Dns(spec) => KindDraft::Dns(spec.draft()),
             Self::Icmp(spec) => KindDraft::Icmp(spec.draft()),
             Self::Udp(UdpSpec { host, port, send, expect }) => KindDraft::Udp {
                 host: host.to_string(),
@@ -216,6 +229,22 @@ impl CheckKind {
                 send: send.clone(),
                 expect: pattern(expect.as_ref()),
             },
+        }
+    }
+}
+
+impl DnsSpec {
+    fn draft(&self) -> DnsDraft {
+        DnsDraft {
+            name: self.name.clone(),
+            record: self.record.to_string(),
+            server: self.server.as_ref().map(ToString::to_string).unwrap_or_default(),
+            transport: self.transport.name().to_owned(),
+            server_name: self.server_name.clone().unwrap_or_default(),
+            no_recursion: !self.is_recursive,
+            dnssec: self.dnssec.name().to_owned(),
+            trust_anchors: self.trust_anchors.iter().map(ToString::to_string).collect(),
+            expect_rcode: self.expect_rcode.to_string(),
         }
     }
 }
@@ -268,28 +297,6 @@ impl HttpVersion {
             Self::Negotiated => "",
             Self::Http1 => "1.1",
             Self::Http2 => "2",
-        }
-    }
-}
-
-impl RecordType {
-    /// Every record type.
-    pub const ALL: [Self; 10] =
-        [Self::A, Self::Aaaa, Self::Cname, Self::Mx, Self::Ns, Self::Txt, Self::Soa, Self::Srv, Self::Caa, Self::Ptr];
-
-    /// The type as a zone file spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::A => "A",
-            Self::Aaaa => "AAAA",
-            Self::Cname => "CNAME",
-            Self::Mx => "MX",
-            Self::Ns => "NS",
-            Self::Txt => "TXT",
-            Self::Soa => "SOA",
-            Self::Srv => "SRV",
-            Self::Caa => "CAA",
-            Self::Ptr => "PTR",
         }
     }
 }

@@ -12,8 +12,9 @@ pub(super) const NAME_BYTES_MAX: usize = 253;
 const LABEL_BYTES_MAX: usize = 63;
 /// Longest text that is worth parsing: an international name is longer in UTF-8 than in punycode by less than this factor.
 const TEXT_BYTES_MAX: usize = 4 * NAME_BYTES_MAX;
-/// Port of a DNS server when none is written.
-const DNS_PORT: u16 = 53;
+
+/// Port of a server of names when none is written.
+pub(super) const DNS_PORT: u16 = 53;
 
 /// Reads a target: a name or a literal address.
 pub(super) fn host(field: &str, text: &str) -> Result<Host, InvalidField> {
@@ -88,11 +89,12 @@ pub(super) fn port(port: u32) -> Result<u16, InvalidField> {
         .ok_or_else(|| InvalidField::new("port", format!("{port} is not a port: use 1 to 65535")))
 }
 
-/// Reads `address`, `address:port` or `[v6]:port`; a server of names is never named, because its name would need one.
-pub(super) fn server(field: &str, text: &str) -> Result<SocketAddr, InvalidField> {
+/// Reads `address`, `address:port` or `[v6]:port`, with `usual` for a port that is not written; a server of names is never
+/// named, because its name would need one.
+pub(super) fn server(field: &str, text: &str, usual: u16) -> Result<SocketAddr, InvalidField> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|bare| bare.contains(':'));
     let server = match bare.unwrap_or(text).parse::<IpAddr>() {
-        Ok(addr) => Some(SocketAddr::new(addr, DNS_PORT)),
+        Ok(addr) => Some(SocketAddr::new(addr, usual)),
         // A zone such as %2 has a meaning on one machine only, hence flow and scope must be zero.
         Err(_) => text.parse::<SocketAddr>().ok().filter(|_| !text.contains('%')),
     };

@@ -1,14 +1,13 @@
 //! Verifies the part of a check that differs by protocol. Never looks anything up.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::dialogue::ReadPattern;
 use super::host::{self, Underscore};
 use super::pem::ReadPem;
 use super::{
-    CheckKind, DnsSpec, GrpcSpec, Host, IcmpSpec, KindDraft, Pattern, RecordType, TcpSpec, TlsSpec, UdpSpec,
-    WebsocketSpec, dialogue, http,
+    CheckKind, GrpcSpec, Host, IcmpSpec, KindDraft, Pattern, TcpSpec, TlsSpec, UdpSpec, WebsocketSpec, dialogue, dns,
+    http,
 };
 use crate::model::InvalidField;
 use crate::model::id::cut;
@@ -49,7 +48,7 @@ impl CheckKind {
                 starttls: dialogue::starttls("tls.starttls", &starttls)?,
                 ..tls(&host, port, &server_name)?
             })),
-            KindDraft::Dns { name, record, server } => dns(&name, &record, &server).map(Self::Dns),
+            KindDraft::Dns(draft) => dns::spec(draft).map(Self::Dns),
             KindDraft::Icmp(draft) => IcmpSpec::parse(draft).map(Self::Icmp),
             KindDraft::Udp { host, port, send, expect } => {
                 udp(&host, port, send, dialogue::expect(pattern, "udp.expect", &expect)?).map(Self::Udp)
@@ -103,7 +102,7 @@ fn tls(host: &str, port: u32, server_name: &str) -> Result<TlsSpec, InvalidField
 }
 
 /// Reads the name to verify; `None` for the host's own.
-fn server_name_of(field: &str, host: &Host, server_name: &str) -> Result<Option<String>, InvalidField> {
+pub(super) fn server_name_of(field: &str, host: &Host, server_name: &str) -> Result<Option<String>, InvalidField> {
     if server_name.is_empty() {
         // A certificate cannot be for a name with an underscore, so the check could never succeed.
         if let Host::Name(name) = host
@@ -168,37 +167,4 @@ fn message(field: &str, text: String) -> Result<String, InvalidField> {
         ));
     }
     Ok(text)
-}
-
-fn dns(name: &str, record: &str, server: &str) -> Result<DnsSpec, InvalidField> {
-    let record = if record.is_empty() {
-        RecordType::A
-    } else {
-        RecordType::ALL.into_iter().find(|known| known.name().eq_ignore_ascii_case(record)).ok_or_else(|| {
-            InvalidField::new(
-                "dns.record",
-                format!("`{}` is not one of A, AAAA, CNAME, MX, NS, TXT, SOA, SRV, CAA, PTR", cut(record)),
-            )
-        })?
-    };
-    let server = if server.is_empty() { None } else { Some(host::server("dns.server", server)?) };
-    Ok(DnsSpec { name: query_name(name)?, record, server })
-}
-
-/// Reads a name to ask for: a DNS name, or `.` for the root.
-fn query_name(name: &str) -> Result<String, InvalidField> {
-    const FIELD: &str = "dns.name";
-    if name.is_empty() {
-        return Err(InvalidField::new(FIELD, "is empty: write the name to ask for, such as `example.com`"));
-    }
-    if name == "." {
-        return Ok(".".to_owned());
-    }
-    if name.parse::<IpAddr>().is_ok() {
-        return Err(InvalidField::new(
-            FIELD,
-            format!("`{}` is an address: write a name, for PTR such as `1.2.0.192.in-addr.arpa`", cut(name)),
-        ));
-    }
-    host::dns_name(FIELD, name, Underscore::Allowed)
 }

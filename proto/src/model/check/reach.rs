@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::host::server;
+use super::host::{DNS_PORT, server};
 use super::{CheckKind, Host};
 use crate::model::InvalidField;
 use crate::model::id::cut;
@@ -99,7 +99,7 @@ impl Reach {
         let reach = Self {
             family: self::family(family)?,
             addresses: self::addresses(addresses)?,
-            resolver: if resolver.is_empty() { None } else { Some(server("reach.resolver", resolver)?) },
+            resolver: if resolver.is_empty() { None } else { Some(server("reach.resolver", resolver, DNS_PORT)?) },
             resolve_to: if resolve_to.is_empty() { None } else { Some(address(resolve_to)?) },
         };
         if reach != Self::default() {
@@ -166,7 +166,7 @@ impl Reach {
 }
 
 impl CheckKind {
-    /// The host that a run finds and dials; `None` for a kind that asks a server of its own.
+    /// The host that a run finds and dials; `None` for a query to the probe's own resolver.
     pub fn host(&self) -> Option<Host> {
         match self {
             Self::Http(http) => of_url(&http.url),
@@ -176,12 +176,12 @@ impl CheckKind {
             Self::Icmp(icmp) => Some(icmp.host.clone()),
             Self::Udp(udp) => Some(udp.host.clone()),
             Self::Grpc(grpc) => Some(grpc.host.clone()),
-            Self::Dns(_) => None,
+            Self::Dns(spec) => spec.server.as_ref().and_then(super::DnsServer::host),
         }
     }
 }
 
-fn of_url(url: &url::Url) -> Option<Host> {
+pub(super) fn of_url(url: &url::Url) -> Option<Host> {
     Some(match url.host()? {
         url::Host::Ipv4(addr) => Host::Addr(addr.into()),
         url::Host::Ipv6(addr) => Host::Addr(addr.into()),

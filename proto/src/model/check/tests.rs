@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 mod dialogues;
+mod dns;
 mod options;
 mod properties;
 mod reach;
 
 use super::{
     CheckDraft, CheckKind, CheckSpec, Host, HttpDraft, HttpMethod, HttpVersion, IcmpDraft, KindDraft, ReachDraft,
-    RecordType,
 };
 use crate::model::InvalidField;
 
@@ -254,7 +254,7 @@ fn hosts_have_one_spelling() {
 }
 
 #[test]
-fn tls_and_dns_are_verified() {
+fn tls_is_verified() {
     let tls = |host: &str, server_name: &str| CheckKind::parse(KindDraft::tls(host, 443, server_name));
     let CheckKind::Tls(spec) = tls("192.0.2.1", "Example.com").unwrap() else { panic!() };
     assert_eq!(spec.server_name.as_deref(), Some("example.com"));
@@ -262,38 +262,6 @@ fn tls_and_dns_are_verified() {
     assert_eq!(spec.server_name, None);
     assert_eq!(tls("example.com", "192.0.2.1").unwrap_err().field, "tls.server_name");
     assert_eq!(tls("a_b", "").unwrap_err().field, "host");
-
-    let dns = |name: &str, record: &str, server: &str| {
-        CheckKind::parse(KindDraft::Dns { name: name.to_owned(), record: record.to_owned(), server: server.to_owned() })
-    };
-    for (server, expected) in [
-        ("9.9.9.9", "9.9.9.9:53"),
-        ("9.9.9.9:5353", "9.9.9.9:5353"),
-        ("2620:fe::9", "[2620:fe::9]:53"),
-        ("[2620:fe::9]", "[2620:fe::9]:53"),
-        ("[2620:fe::9]:5353", "[2620:fe::9]:5353"),
-    ] {
-        let CheckKind::Dns(spec) = dns("_sip._tcp.example.com", "srv", server).expect(server) else { panic!() };
-        assert_eq!((spec.record, spec.server.map(|s| s.to_string()).as_deref()), (RecordType::Srv, Some(expected)));
-    }
-    let CheckKind::Dns(spec) = dns(".", "", "").unwrap() else { panic!() };
-    assert_eq!((spec.name.as_str(), spec.record, spec.server), (".", RecordType::A, None));
-    for server in [
-        "dns.example",
-        "9.9.9.9:0",
-        "9.9.9.9:65536",
-        "[9.9.9.9]",
-        "2620:fe::9]:53",
-        "[fe80::1%2]:53",
-        " 9.9.9.9",
-        ":53",
-    ] {
-        assert_eq!(dns("example.com", "A", server).unwrap_err().field, "dns.server", "{server}");
-    }
-    assert_eq!(dns("example.com", "ANY", "").unwrap_err().field, "dns.record");
-    for name in ["", "192.0.2.1", "::1", "a..b", "a b"] {
-        assert_eq!(dns(name, "A", "").unwrap_err().field, "dns.name", "{name}");
-    }
 }
 
 type Change = fn(&mut IcmpDraft);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::{
-    CheckDraft, CheckKind, CheckSpec, ClientCertificate, ClientCredentials, HttpAuth, HttpDraft, HttpOptions,
+    CheckDraft, CheckKind, CheckSpec, ClientCertificate, ClientCredentials, DnsDraft, HttpAuth, HttpDraft, HttpOptions,
     HttpProxy, IcmpDraft, KindDraft, Login, Reach, ReachDraft,
 };
 use super::http;
@@ -38,11 +38,7 @@ fn any_kind() -> BoxedStrategy<KindDraft> {
             port,
             server_name
         )),
-        (any_text(), any_text(), "(A|mx|CAA|)", any_text()).prop_map(|(name, _, record, server)| KindDraft::Dns {
-            name,
-            record,
-            server
-        }),
+        any_dns(),
         any_train().boxed(),
         any_dialogue().boxed(),
     ]
@@ -90,6 +86,34 @@ fn any_train() -> impl Strategy<Value = KindDraft> {
                 dont_fragment,
                 hop_limit,
                 loss_max_percent,
+            })
+        },
+    )
+}
+
+fn any_dns() -> impl Strategy<Value = KindDraft> {
+    let server = || prop_oneof![any_text(), "(https://)?[a-z.]{1,9}(:[0-9]{1,5})?(/[a-z]{0,5})?"];
+    let anchor =
+        prop_oneof![any_text(), "(\\.|[a-z]{1,3}\\.) (IN )?DNSKEY (257|256|385|x) [34] (8|13|5) [A-Za-z0-9+/=]{0,12}"];
+    let words = (
+        "(A|mx|CAA|TYPE[0-9]{1,6}|)",
+        "(udp|DoT|doh|doq|tcp|x|)",
+        "(off|require|validate|x|)",
+        "(|NXDOMAIN|[0-9]{1,5})",
+    );
+    let texts = (any_text(), server(), prop_oneof![Just(String::new()), any_text()]);
+    (texts, words, any::<bool>(), prop::collection::vec(anchor, 0..3)).prop_map(
+        |((name, server, server_name), (record, transport, dnssec, expect_rcode), no_recursion, trust_anchors)| {
+            KindDraft::Dns(DnsDraft {
+                name,
+                record,
+                server,
+                transport,
+                server_name,
+                no_recursion,
+                dnssec,
+                trust_anchors,
+                expect_rcode,
             })
         },
     )

@@ -1,6 +1,6 @@
 //! Ways to a target: what is read, and what nobody can mean.
 
-use super::super::{Addresses, CheckKind, Family, KindDraft, Reach, ReachDraft};
+use super::super::{Addresses, CheckKind, DnsDraft, Family, KindDraft, Reach, ReachDraft};
 
 fn draft(family: &str, addresses: &str, resolver: &str, resolve_to: &str) -> ReachDraft {
     let [family, addresses, resolver, resolve_to] = [family, addresses, resolver, resolve_to].map(str::to_owned);
@@ -57,12 +57,19 @@ fn what_makes_none_names_its_field() {
 
 #[test]
 fn a_dns_check_asks_its_own_server() {
-    let (name, record, server) = ("a.example".to_owned(), String::new(), String::new());
-    let kind = CheckKind::parse(KindDraft::Dns { name, record, server }).unwrap();
+    let draft_of = |transport: &str, server: &str| {
+        let (name, transport, server) = ("a.example".to_owned(), transport.to_owned(), server.to_owned());
+        CheckKind::parse(KindDraft::Dns(DnsDraft { name, transport, server, ..DnsDraft::default() })).unwrap()
+    };
+    let kind = draft_of("", "");
     let invalid = Reach::parse(&draft("", "", "9.9.9.9", ""), &kind).unwrap_err();
     assert_eq!(invalid.field, "reach.resolver");
     assert!(invalid.reason.contains("set `dns.server`"), "{invalid}");
     assert_eq!(Reach::parse(&ReachDraft::default(), &kind), Ok(Reach::default()));
+    // A server with a name is a target like any other.
+    for kind in [draft_of("dot", "dns.example"), draft_of("doh", "https://dns.example/")] {
+        assert_eq!(Reach::parse(&draft("6", "", "", ""), &kind).unwrap().family, Family::V6);
+    }
 }
 
 #[test]

@@ -1,0 +1,242 @@
+//! Verifies the signatures of an answer up to a trust anchor, with hickory's validator over the line of the run. Never
+//! asks anybody but the server of the run, and never trusts what that server says of its own checks.
+//!
+//! What a server may cost: [`QUERIES_MAX`] queries and [`BYTES_MAX`] bytes of answers, and the run's timeout for all of
+//! it. Messages with more records or signatures than any honest one has are not verified at all.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+
+use futures::future::{Either, select};
+use futures::stream::{self, Stream};
+use hickory_proto::dnssec::Proof;
+use hickory_proto::op::{DnsRequest, DnsRequestOptions, DnsResponse, Message, Query, ResponseCode};
+use hickory_proto::rr::{Record, RecordType as WireType};
+use hickory_resolver::net::dnssec::DnssecDnsHandle;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::xfer::FirstAnswer as _;
+use hickory_resolver::net::{DnsError, DnsHandle, NetError};
+use sonde_proto::model::check::DnsSpec;
+use sonde_proto::model::error_class::ErrorClass;
+use tokio::sync::{mpsc, oneshot};
+
+use super::anchors::{self, signature_in};
+use super::line::Line;
+use super::question::{Heard, Manner, Question};
+use crate::check::Context;
+use crate::check::trace::Trace;
+
+/// Queries besides the check's own: two for each of 16 zones on the way from the root.
+const QUERIES_MAX: usize = 32;
+/// Bytes of all answers together, the check's own among them. A set of keys that is being exchanged has 2 KiB.
+const BYTES_MAX: usize = 512 * 1024;
+/// Records of one answer.
+const RECORDS_MAX: usize = 256;
+/// Signatures of one answer: each costs up to 100 us.
+const SIGNATURES_MAX: usize = 64;
+/// Rounds of hashing names of NSEC3 from which a zone counts as unsigned, and from which as bogus (RFC 9276).
+const NSEC3_ROUNDS_MAX: (u16, u16) = (100, 150);
+
+/// What the signatures say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Security {
+    /// Each record is signed, or its absence is.
+    Secure,
+    /// A signed zone says that this part of the tree is not signed.
+    Insecure,
+    /// It should be signed, and is not, or not well.
+    Bogus,
+}
+
+impl Security {
+    /// As the reading `dns_secure` has it.
+    pub(super) fn reading(self) -> i64 {
+        match self {
+            Self::Secure => 1,
+            Self::Insecure => 0,
+            Self::Bogus => -1,
+        }
+    }
+}
+
+/// Verifies `heard`, the answer to the check's question.
+///
+/// # Errors
+/// [`ErrorClass::DnsChain`] when what the verdict needs was not to be had, and the class of a query that failed.
+pub(super) async fn verify(
+    spec: &DnsSpec,
+    heard: Heard,
+    line: &mut Line,
+    context: &Context,
+    trace: &Trace,
+) -> Result<Security, ErrorClass> {
+    let query = heard.query.clone();
+    let mut courier = Courier::new(spec, line, context, trace);
+    courier.keep(heard)?;
+    let anchors = anchors::of(spec, context, &mut courier).await?;
+    let (errands, mut waiting) = mpsc::channel(1);
+    let (soft, hard) = NSEC3_ROUNDS_MAX;
+    let validator = DnssecDnsHandle::with_trust_anchor(Relay { errands }, Arc::new(anchors))
+        .nsec3_iteration_limits(Some(soft), Some(hard));
+    let mut verdict = validator.lookup(query, DnsRequestOptions::default()).first_answer();
+    let validated = loop {
+        match select(&mut verdict, pin!(waiting.recv())).await {
+            Either::Left((validated, _)) => break validated,
+            Either::Right((Some(errand), _)) => courier.run(errand).await,
+            Either::Right((None, _)) => return Err(ErrorClass::ProbeError),
+        }
+    };
+    match (security(validated), courier.failure) {
+        // What could not be asked for looks like a missing signature.
+        (Security::Bogus, Some(class)) => Err(class),
+        (security, _) => Ok(security),
+    }
+}
+
+fn security(validated: Result<DnsResponse, NetError>) -> Security {
+    let answer = match validated {
+        Ok(answer) => answer,
+        Err(NetError::Dns(DnsError::Nsec { proof, .. })) => return of_proof(proof),
+        Err(_) => return Security::Bogus,
+    };
+    let worst =
+        answer.answers.iter().filter(|record| is_judged(record, &answer.answers)).map(|record| record.proof).min();
+    match worst {
+        Some(proof) => of_proof(proof),
+        // The absence of records was proven, by signed ones or by the lack of signatures above.
+        None if answer.authorities.iter().any(|record| record.proof.is_secure()) => Security::Secure,
+        None => Security::Insecure,
+    }
+}
+
+fn of_proof(proof: Proof) -> Security {
+    match proof {
+        Proof::Secure => Security::Secure,
+        Proof::Insecure => Security::Insecure,
+        Proof::Bogus | Proof::Indeterminate => Security::Bogus,
+    }
+}
+
+/// Whether the proof of a record counts: signatures have none, and nobody signs an alias that follows from a signed DNAME.
+fn is_judged(record: &Record, answers: &[Record]) -> bool {
+    let kind = record.record_type();
+    let follows = |dname: &Record| {
+        dname.record_type() == WireType::DNAME && dname.proof.is_secure() && dname.name.zone_of(&record.name)
+    };
+    kind != WireType::RRSIG && !(kind == WireType::CNAME && answers.iter().any(follows))
+}
+
+/// A query of the validator, and where its answer goes.
+struct Errand {
+    query: Query,
+    reply: oneshot::Sender<Result<DnsResponse, NetError>>,
+}
+
+/// Takes the queries of the validator to the [`Courier`].
+#[derive(Clone)]
+struct Relay {
+    errands: mpsc::Sender<Errand>,
+}
+
+impl DnsHandle for Relay {
+    type Response = Pin<Box<dyn Stream<Item = Result<DnsResponse, NetError>> + Send>>;
+    type Runtime = TokioRuntimeProvider;
+
+    fn send(&self, request: DnsRequest) -> Self::Response {
+        let errands = self.errands.clone();
+        let query = request.queries.first().cloned();
+        Box::pin(stream::once(async move {
+            let query = query.ok_or(NetError::from("there is no query"))?;
+            let (reply, answer) = oneshot::channel();
+            errands.send(Errand { query, reply }).await.map_err(|_| NetError::from("nobody asks queries"))?;
+            answer.await.unwrap_or(Err(NetError::Timeout))
+        }))
+    }
+}
+
+/// Asks what the validator wants to know, each question once.
+pub(super) struct Courier<'a> {
+    line: &'a mut Line,
+    context: &'a Context,
+    trace: Trace,
+    manner: Manner,
+    /// Answers as they came: parsed they are ten times as large.
+    heard: Vec<(Query, Vec<u8>)>,
+    bytes: usize,
+    failure: Option<ErrorClass>,
+}
+
+impl<'a> Courier<'a> {
+    fn new(spec: &DnsSpec, line: &'a mut Line, context: &'a Context, trace: &Trace) -> Self {
+        let (trace, manner) = (trace.aside(), Manner::of(spec));
+        Self { line, context, trace, manner, heard: Vec::new(), bytes: 0, failure: None }
+    }
+
+    async fn run(&mut self, errand: Errand) {
+        let Errand { query, reply } = errand;
+        if reply.is_closed() {
+            // One signature was enough, and this was for another.
+            return;
+        }
+        let answer = match self.fetch(&query).await {
+            Ok(answer) => DnsResponse::from_message(answer).map_err(NetError::from),
+            Err(class) => {
+                self.failure.get_or_insert(class);
+                Err(NetError::from("the query has no answer"))
+            }
+        };
+        // Nobody waits any more when the verdict is there.
+        reply.send(answer).ok();
+    }
+
+    /// The answer to `query`, without the parts that no verdict rests on.
+    ///
+    /// # Errors
+    /// [`ErrorClass::DnsChain`] when the server will not say, or has said too much; the class of an exchange that failed.
+    pub(super) async fn fetch(&mut self, query: &Query) -> Result<Message, ErrorClass> {
+        let known = self.heard.iter().position(|(asked, _)| asked == query);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                if self.heard.len() > QUERIES_MAX {
+                    return Err(ErrorClass::DnsChain);
+                }
+                let question = Question::new(query.clone(), self.manner)?;
+                let heard = self.line.ask(&question, self.context, &mut self.trace).await?;
+                self.keep(heard)?
+            }
+        };
+        let bytes = self.heard.get(index).map(|(_, bytes)| bytes.as_slice()).unwrap_or_default();
+        let mut answer = Message::from_vec(bytes).map_err(|_| ErrorClass::DnsMalformed)?;
+        if !matches!(answer.metadata.response_code, ResponseCode::NoError | ResponseCode::NXDomain) {
+            return Err(ErrorClass::DnsChain);
+        }
+        trim(&mut answer, query.query_type());
+        Ok(answer)
+    }
+
+    /// Keeps an answer, and says where.
+    fn keep(&mut self, heard: Heard) -> Result<usize, ErrorClass> {
+        let Heard { query, message, bytes } = heard;
+        let records = || message.answers.iter().chain(&message.authorities);
+        let signatures = records().filter(|record| record.record_type() == WireType::RRSIG).count();
+        self.bytes += bytes.len();
+        if records().count() > RECORDS_MAX || signatures > SIGNATURES_MAX || self.bytes > BYTES_MAX {
+            return Err(ErrorClass::DnsChain);
+        }
+        self.heard.push((query, bytes));
+        Ok(self.heard.len() - 1)
+    }
+}
+
+/// Leaves out what no verdict rests on, since the validator would ask for the signatures of all of it: addresses that
+/// come along, and the names of servers where nobody asked for them.
+fn trim(answer: &mut Message, asked: WireType) {
+    let counts = |kind: WireType| {
+        matches!(kind, WireType::SOA | WireType::NSEC | WireType::NSEC3) || (kind == WireType::NS && asked == kind)
+    };
+    answer.additionals.clear();
+    answer.authorities.retain(|record| {
+        counts(signature_in(record).map_or(record.record_type(), |signature| signature.input().type_covered))
+    });
+}
