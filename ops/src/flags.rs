@@ -117,6 +117,8 @@ mod tests {
             "websocket.header",
             "websocket.send",
             "websocket.expect",
+            "quic.alpn",
+            "quic.server_name",
             "reach.family",
             "reach.addresses",
             "reach.resolver",

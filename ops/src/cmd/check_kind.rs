@@ -109,6 +109,22 @@ pub(crate) enum KindArgs {
         #[arg(long, default_value = "", hide_default_value = true, value_name = "REGEX")]
         expect: String,
     },
+    /// Complete a QUIC handshake and verify the certificate
+    Quic {
+        #[command(flatten)]
+        common: super::check::CreateArgs,
+        #[command(flatten)]
+        target: HostPortArgs,
+        /// Protocols to offer (ALPN), the preferred one first, 8 at most [default: h3]
+        #[arg(long, value_delimiter = ',', value_parser = output::parse_word, value_name = "PROTOCOLS")]
+        alpn: Vec<String>,
+        /// Name to send and to verify, when it is not the host
+        #[arg(long, default_value = "", hide_default_value = true)]
+        server_name: String,
+        /// Come back with a ticket of the first connection, and see if early data would be accepted
+        #[arg(long)]
+        zero_rtt: bool,
+    },
 }
 
 /// What is said, and what must be heard.
@@ -131,7 +147,7 @@ pub(crate) struct HttpArgs {
     /// Request method
     #[arg(long, default_value = "GET")]
     method: String,
-    /// HTTP version, 1.1 or 2; negotiated without it
+    /// HTTP version, 1.1, 2 or 3; negotiated between 1.1 and 2 without it
     #[arg(long, default_value = "", hide_default_value = true)]
     http_version: String,
     /// Extra header; may be repeated, 32 times at most
@@ -186,6 +202,9 @@ impl KindArgs {
             }
             Self::Websocket { common, url, headers, send, expect } => {
                 (common, Kind::Websocket(wire::WebsocketCheck { url, headers, send, expect }))
+            }
+            Self::Quic { common, target: HostPortArgs { host, port }, alpn, server_name, zero_rtt } => {
+                (common, Kind::Quic(wire::QuicCheck { host, port, alpn, server_name, zero_rtt }))
             }
         };
         (common, wire::CheckKind { kind: Some(kind) })

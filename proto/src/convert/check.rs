@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::bounds::required;
 use super::http_options;
 use crate::model::InvalidField;
-use crate::model::check::{CheckDraft, CheckKind, CheckSpec, DnsDraft, HttpDraft, IcmpDraft, KindDraft, ReachDraft};
+use crate::model::check::{
+    CheckDraft, CheckKind, CheckSpec, DnsDraft, HttpDraft, IcmpDraft, KindDraft, QuicDraft, ReachDraft,
+};
 use crate::model::time::micros;
 use crate::wire;
 use crate::wire::check_kind::Kind;
@@ -47,7 +49,7 @@ fn draft_of(definition: wire::CheckDefinition, paused: bool) -> Result<CheckDraf
     let wire::CheckDefinition { name, kind, interval_us, timeout_us, regions, degraded_after_us, reach } = definition;
     let kind = kind.filter(|kind| kind.kind.is_some());
     let kind = kind.ok_or_else(|| {
-        InvalidField::new("kind", "is absent: set one of http, tcp, tls, dns, icmp, udp, grpc, websocket")
+        InvalidField::new("kind", "is absent: set one of http, tcp, tls, dns, icmp, udp, grpc, websocket, quic")
     })?;
     Ok(CheckDraft {
         name,
@@ -110,6 +112,9 @@ pub(super) fn wire_kind(draft: KindDraft) -> wire::CheckKind {
         }
         KindDraft::Websocket { url, headers, send, expect } => {
             Kind::Websocket(wire::WebsocketCheck { url, headers: wire_headers(headers), send, expect })
+        }
+        KindDraft::Quic(QuicDraft { host, port, alpn, server_name, zero_rtt }) => {
+            Kind::Quic(wire::QuicCheck { host, port, alpn, server_name, zero_rtt })
         }
     };
     wire::CheckKind { kind: Some(kind) }
@@ -178,6 +183,9 @@ pub(super) fn draft_of_kind(kind: wire::CheckKind) -> Result<KindDraft, InvalidF
         }
         Kind::Websocket(wire::WebsocketCheck { url, headers, send, expect }) => {
             KindDraft::Websocket { url, headers: draft_of_headers(headers), send, expect }
+        }
+        Kind::Quic(wire::QuicCheck { host, port, alpn, server_name, zero_rtt }) => {
+            KindDraft::Quic(QuicDraft { host, port, alpn, server_name, zero_rtt })
         }
     })
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::json_http::JsonHttp;
 use crate::model::InvalidField;
-use crate::model::check::{CheckDraft, CheckSpec, DnsDraft, KindDraft, ReachDraft};
+use crate::model::check::{CheckDraft, CheckSpec, DnsDraft, KindDraft, QuicDraft, ReachDraft};
 use crate::model::time::micros;
 
 mod packets;
@@ -86,6 +86,15 @@ enum JsonKind {
         send_base64: String,
         #[serde(default, skip_serializing_if = "String::is_empty")]
         expect: String,
+    },
+    Quic {
+        host: String,
+        port: u32,
+        alpn: Vec<String>,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        server_name: String,
+        #[serde(default)]
+        zero_rtt: bool,
     },
 }
 
@@ -191,6 +200,9 @@ fn json_kind(kind: KindDraft) -> JsonKind {
         KindDraft::Websocket { url, headers, send, expect } => {
             JsonKind::Websocket { url, headers, send_base64: STANDARD.encode(send), expect }
         }
+        KindDraft::Quic(QuicDraft { host, port, alpn, server_name, zero_rtt }) => {
+            JsonKind::Quic { host, port, alpn, server_name, zero_rtt }
+        }
     }
 }
 
@@ -235,6 +247,9 @@ fn draft_of_kind(kind: JsonKind) -> Result<KindDraft, InvalidField> {
             let send = String::from_utf8(decoded("websocket.send", &send_base64)?)
                 .map_err(|_| InvalidField::new("websocket.send", "is not UTF-8"))?;
             KindDraft::Websocket { url, headers, send, expect }
+        }
+        JsonKind::Quic { host, port, alpn, server_name, zero_rtt } => {
+            KindDraft::Quic(QuicDraft { host, port, alpn, server_name, zero_rtt })
         }
     })
 }

@@ -19,6 +19,7 @@ mod kinds;
 mod options;
 mod parse;
 mod pem;
+mod quic;
 mod reach;
 mod record_type;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub use options::{
     READ_BYTES_MAX, REDIRECTS_MAX, TOKEN_BYTES_MAX,
 };
 pub use pem::{CERTIFICATES_MAX, CertificateSummary, PEM_BYTES_MAX, certificates};
+pub use quic::{ALPN_BYTES_MAX, ALPN_MAX, QuicDraft, QuicSpec};
 pub use reach::{Addresses, Family, Reach, ReachDraft};
 pub use record_type::RecordType;
 
@@ -60,7 +62,7 @@ pub const REGIONS_MAX: usize = 64;
 /// The protocol of a check, as a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
-    /// A request over HTTP/1.1 or HTTP/2, with or without TLS.
+    /// A request over HTTP/1.1, HTTP/2 or HTTP/3, with or without TLS.
     Http,
     /// A TCP handshake, and perhaps a few words.
     Tcp,
@@ -76,12 +78,14 @@ pub enum Protocol {
     Grpc,
     /// A WebSocket.
     Websocket,
+    /// A QUIC handshake with a verified certificate.
+    Quic,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Self; 8] =
-        [Self::Http, Self::Tcp, Self::Tls, Self::Dns, Self::Icmp, Self::Udp, Self::Grpc, Self::Websocket];
+    pub const ALL: [Self; 9] =
+        [Self::Http, Self::Tcp, Self::Tls, Self::Dns, Self::Icmp, Self::Udp, Self::Grpc, Self::Websocket, Self::Quic];
 
     /// The word that people, flags and capabilities use.
     pub fn name(self) -> &'static str {
@@ -94,6 +98,7 @@ impl Protocol {
             Self::Udp => "udp",
             Self::Grpc => "grpc",
             Self::Websocket => "websocket",
+            Self::Quic => "quic",
         }
     }
 }
@@ -103,7 +108,7 @@ impl FromStr for Protocol {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL.into_iter().find(|protocol| protocol.name() == text).ok_or_else(|| {
-            let known = "http, tcp, tls, dns, icmp, udp, grpc, websocket";
+            let known = "http, tcp, tls, dns, icmp, udp, grpc, websocket, quic";
             InvalidField::new("kind", format!("`{}` is not one of {known}", cut(text)))
         })
     }
@@ -134,6 +139,8 @@ pub enum CheckKind {
     Grpc(GrpcSpec),
     /// See [`WebsocketSpec`].
     Websocket(WebsocketSpec),
+    /// See [`QuicSpec`].
+    Quic(QuicSpec),
 }
 
 impl CheckKind {
@@ -148,6 +155,7 @@ impl CheckKind {
             Self::Udp(_) => Protocol::Udp,
             Self::Grpc(_) => Protocol::Grpc,
             Self::Websocket(_) => Protocol::Websocket,
+            Self::Quic(_) => Protocol::Quic,
         }
     }
 }
@@ -189,6 +197,8 @@ pub enum HttpVersion {
     Http1,
     /// HTTP/2 only; with prior knowledge when there is no TLS.
     Http2,
+    /// HTTP/3 only, over QUIC; never without TLS.
+    Http3,
 }
 
 /// Inclusive range of status codes.

@@ -210,6 +210,10 @@ reading_keys! {
     QuicVersion = 50, "quic_version";
     /// Whether early data was accepted: 1, or 0.
     QuicZeroRtt = 51, "quic_zero_rtt";
+    /// Code with which the target closed a connection of QUIC.
+    QuicCloseCode = 52, "quic_close_code";
+    /// Whether the target asked to come again with a token (Retry): 1, or 0.
+    QuicRetry = 53, "quic_retry";
     /// Seconds until the registration of the domain ends; negative when it has.
     DomainSecondsLeft = 60, "domain_seconds_left";
     /// Distance of the target in hops.

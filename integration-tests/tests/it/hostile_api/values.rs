@@ -142,6 +142,15 @@ const DEFINITIONS: &[(&str, Spoil)] = &[
     ("websocket.url", |it| {
         it.kind = kind(Kind::Websocket(wire::WebsocketCheck { url: "http://a/".into(), ..Default::default() }));
     }),
+    ("quic.alpn", |it| {
+        let alpn = vec!["h3\0".into()];
+        it.kind = kind(Kind::Quic(wire::QuicCheck { host: "a".into(), port: 1, alpn, ..Default::default() }));
+    }),
+    ("quic.alpn", |it| {
+        let alpn = vec!["h3".into(); 100_000];
+        it.kind = kind(Kind::Quic(wire::QuicCheck { host: "a".into(), port: 1, alpn, ..Default::default() }));
+    }),
+    ("http.version", |it| it.kind = http(|http| http.version = "3".into())),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

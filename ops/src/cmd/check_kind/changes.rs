@@ -20,7 +20,7 @@ pub(crate) struct KindChanges {
     /// New method (http)
     #[arg(long)]
     method: Option<String>,
-    /// New HTTP version: 1.1, 2, or empty for negotiated (http)
+    /// New HTTP version: 1.1, 2, 3, or empty for negotiated (http)
     #[arg(long)]
     http_version: Option<String>,
     /// New headers; replaces all of them (http, websocket)
@@ -32,13 +32,13 @@ pub(crate) struct KindChanges {
     /// New status codes and ranges that count as success (http)
     #[arg(long, value_delimiter = ',', value_parser = output::parse_word, value_name = "CODES")]
     expect_status: Option<Vec<String>>,
-    /// New host (tcp, tls, icmp, udp, grpc)
+    /// New host (tcp, tls, icmp, udp, grpc, quic)
     #[arg(long)]
     host: Option<String>,
-    /// New port, 1 to 65535 (tcp, tls, udp, grpc)
+    /// New port, 1 to 65535 (tcp, tls, udp, grpc, quic)
     #[arg(long, value_parser = output::parse_port, allow_negative_numbers = true)]
     port: Option<u32>,
-    /// New name to send and to verify; empty for the host (tls, grpc, dns)
+    /// New name to send and to verify; empty for the host (tls, grpc, dns, quic)
     #[arg(long)]
     server_name: Option<String>,
     #[command(flatten)]
@@ -60,6 +60,12 @@ pub(crate) struct KindChanges {
     /// New service to ask for; empty for the server as a whole (grpc)
     #[arg(long)]
     service: Option<String>,
+    /// New protocols to offer (quic)
+    #[arg(long, value_delimiter = ',', value_parser = output::parse_word, value_name = "PROTOCOLS")]
+    alpn: Option<Vec<String>>,
+    /// Whether to come back with a ticket: true or false (quic)
+    #[arg(long)]
+    zero_rtt: Option<bool>,
     #[command(flatten)]
     http: HttpOptionArgs,
 }
@@ -78,16 +84,7 @@ impl KindChanges {
     /// When a flag belongs to another kind of check.
     pub(crate) fn apply(mut self, kind: &mut Kind) -> Result<()> {
         let name = match kind {
-            Kind::Http(http) => {
-                set(&mut http.url, &mut self.url);
-                set(&mut http.method, &mut self.method);
-                set(&mut http.version, &mut self.http_version);
-                set(&mut http.headers, &mut self.headers);
-                set(&mut http.body, &mut self.body.take().map(String::into_bytes));
-                set(&mut http.expect_status, &mut self.expect_status);
-                self.http.apply(http);
-                "http"
-            }
+            Kind::Http(http) => self.request(http),
             Kind::Tcp(tcp) => {
                 set(&mut tcp.host, &mut self.host);
                 set(&mut tcp.port, &mut self.port);
@@ -135,6 +132,7 @@ impl KindChanges {
                 set(&mut websocket.expect, &mut self.expect);
                 "websocket"
             }
+            Kind::Quic(quic) => self.quic(quic),
         };
         match self.flags_given().next() {
             Some(flag) => {
@@ -142,6 +140,26 @@ impl KindChanges {
             }
             None => Ok(()),
         }
+    }
+
+    fn request(&mut self, http: &mut wire::HttpCheck) -> &'static str {
+        set(&mut http.url, &mut self.url);
+        set(&mut http.method, &mut self.method);
+        set(&mut http.version, &mut self.http_version);
+        set(&mut http.headers, &mut self.headers);
+        set(&mut http.body, &mut self.body.take().map(String::into_bytes));
+        set(&mut http.expect_status, &mut self.expect_status);
+        self.http.apply(http);
+        "http"
+    }
+
+    fn quic(&mut self, quic: &mut wire::QuicCheck) -> &'static str {
+        set(&mut quic.host, &mut self.host);
+        set(&mut quic.port, &mut self.port);
+        set(&mut quic.alpn, &mut self.alpn);
+        set(&mut quic.server_name, &mut self.server_name);
+        set(&mut quic.zero_rtt, &mut self.zero_rtt);
+        "quic"
     }
 
     /// What a WebSocket sends is text.
@@ -167,6 +185,8 @@ impl KindChanges {
             ("expect", self.expect.is_some()),
             ("tls", self.tls.is_some()),
             ("service", self.service.is_some()),
+            ("alpn", self.alpn.is_some()),
+            ("zero-rtt", self.zero_rtt.is_some()),
         ]
         .into_iter()
         .chain(self.dns.given())

@@ -17,6 +17,7 @@ pub(crate) fn describe(kind: Option<&wire::CheckKind>) -> (&'static str, String)
         Some(Kind::Udp(udp)) => ("udp", format!("{}:{}", udp.host, udp.port)),
         Some(Kind::Grpc(grpc)) => ("grpc", format!("{}:{} {}", grpc.host, grpc.port, grpc.service).trim().to_owned()),
         Some(Kind::Websocket(websocket)) => ("websocket", websocket.url.clone()),
+        Some(Kind::Quic(quic)) => ("quic", format!("{}:{}", quic.host, quic.port)),
         None => ("unknown", String::new()),
     }
 }
@@ -79,6 +80,13 @@ pub(crate) fn details(kind: Option<&wire::CheckKind>) -> serde_json::Value {
             "headers": headers(&websocket.headers),
             "send": bytes::shown(websocket.send.as_bytes()),
             "expect": websocket.expect,
+        }),
+        Some(Kind::Quic(quic)) => json!({
+            "host": quic.host,
+            "port": quic.port,
+            "alpn": quic.alpn,
+            "server_name": quic.server_name,
+            "zero_rtt": quic.zero_rtt,
         }),
         None => serde_json::Value::Null,
     }
@@ -154,6 +162,8 @@ pub(crate) fn settings(details: &serde_json::Value) -> Vec<(&'static str, String
         ("tls", if details["tls"].as_bool() == Some(true) { "yes".to_owned() } else { String::new() }),
         ("starttls", text("starttls")),
         ("service", text("service")),
+        ("alpn", words("alpn").join(",")),
+        ("zero rtt", if details["zero_rtt"].as_bool() == Some(true) { "yes".to_owned() } else { String::new() }),
         ("send", text("send")),
         ("expect", text("expect")),
         ("payload", payload.map_or_else(String::new, |bytes| format!("{bytes} bytes"))),

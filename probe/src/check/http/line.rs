@@ -55,6 +55,7 @@ impl Line {
             let speech = match version {
                 HttpVersion::Negotiated | HttpVersion::Http1 => Speech::Http1,
                 HttpVersion::Http2 => Speech::Http2,
+                HttpVersion::Http3 => return Err(ErrorClass::ProbeError),
             };
             (Transport::Plain(wire), speech)
         };
@@ -73,6 +74,8 @@ async fn secure(
         HttpVersion::Negotiated => &[H2, HTTP1],
         HttpVersion::Http1 => &[HTTP1],
         HttpVersion::Http2 => &[H2],
+        // It is not spoken over TCP: see `http3`.
+        HttpVersion::Http3 => return Err(ErrorClass::ProbeError),
     };
     let stream = tls::handshake(wire, target.server_name()?, offer, context, trace).await?;
     let speech = if stream.get_ref().1.alpn_protocol() == Some(H2) { Speech::Http2 } else { Speech::Http1 };

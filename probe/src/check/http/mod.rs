@@ -12,6 +12,7 @@
 
 pub(crate) mod exchange;
 mod frames;
+mod http3;
 mod line;
 mod marks;
 mod records;
@@ -23,7 +24,7 @@ mod stream;
 mod tests;
 
 use http_body_util::Full;
-use sonde_proto::model::check::HttpSpec;
+use sonde_proto::model::check::{HttpSpec, HttpVersion};
 use sonde_proto::model::error_class::ErrorClass;
 
 use super::Context;
@@ -41,6 +42,9 @@ use request::Target;
 pub(crate) type Body = Full<bytes::Bytes>;
 
 pub(crate) async fn run(spec: &HttpSpec, context: &Context, trace: &mut Trace) -> Result<(), ErrorClass> {
+    if spec.version == HttpVersion::Http3 {
+        return Box::pin(http3::run(spec, context, trace)).await;
+    }
     let target = Target::of(&spec.url)?;
     let Line { stream, speech, marks } = Line::open(&target, spec.version, context, trace).await?;
     let request = request::build(spec, &target, speech)?;

@@ -22,7 +22,7 @@ struct Asking<'a> {
 }
 
 impl Link {
-    /// Sends `message` on a new stream and reads the answer until the target ends it: phases `send`, `ttfb`, `transfer`.
+    /// Sends `message` on a new stream, as often as one likes, and reads the answer until the target ends it: phases `send`, `ttfb`, `transfer`.
     ///
     /// # Errors
     /// The classes of these phases, [`ErrorClass::BodyTooLarge`] when the answer is longer than `answer_bytes_max`,
@@ -33,11 +33,13 @@ impl Link {
         answer_bytes_max: usize,
         trace: &mut Trace,
     ) -> Result<Vec<u8>, ErrorClass> {
+        self.begin_exchange();
         let from = trace.now();
         let mut asking =
             Asking { stream: None, unsaid: message, is_finished: false, answer: Vec::new(), answer_bytes_max };
         let outcome = trace.within(self.until(|link| asking.proceed(link).transpose())).await;
         self.record(from, outcome.as_ref().is_some_and(Result::is_ok), trace);
+        self.tell_close(trace);
         trace.bytes = self.marks.first_byte.and(u64::try_from(asking.answer.len()).ok());
         match outcome {
             Some(Ok(())) => Ok(asking.answer),
@@ -79,7 +81,7 @@ impl Asking<'_> {
     }
 
     fn step(&mut self, link: &mut Link) -> Result<bool, ErrorClass> {
-        let Some(stream) = self.stream.or_else(|| link.connection.streams().open(Dir::Bi)) else {
+        let Some(stream) = self.stream.or_else(|| link.connection().streams().open(Dir::Bi)) else {
             return Ok(false);
         };
         self.stream = Some(stream);
@@ -91,7 +93,7 @@ impl Asking<'_> {
         if self.is_finished {
             return Ok(());
         }
-        let mut sender = link.connection.send_stream(stream);
+        let mut sender = link.connection().send_stream(stream);
         while !self.unsaid.is_empty() {
             match sender.write(self.unsaid) {
                 Ok(length) => self.unsaid = &self.unsaid[length..],
@@ -128,7 +130,7 @@ impl Asking<'_> {
 
 /// The next bytes of a stream; `Ok(None)` at its end, `Err(None)` when it is not there any more.
 pub(crate) fn read(stream: StreamId, link: &mut Link) -> Result<Option<Bytes>, Option<ReadError>> {
-    let mut receiver = link.connection.recv_stream(stream);
+    let mut receiver = link.connection().recv_stream(stream);
     let mut chunks = receiver.read(true).map_err(|_| None)?;
     let chunk = chunks.next(CHUNK_BYTES_MAX).map_err(Some)?;
     // Credit for the target leaves with the next datagram.

@@ -5,12 +5,13 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
     Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event, Side, StreamEvent, StreamId, VarInt,
 };
+use sonde_proto::model::detail::ReadingKey;
 use sonde_proto::model::time::Mono;
 use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
@@ -18,6 +19,7 @@ use tokio::time::Sleep;
 
 use super::fault::End;
 use super::witness::Witness;
+use crate::check::trace::Trace;
 use crate::clock::Clock;
 use crate::guard::{poll_send_datagram, try_send_datagram};
 
@@ -53,7 +55,7 @@ pub(crate) struct Marks {
 
 /// A connection, made or being made.
 pub(crate) struct Link {
-    pub(super) connection: Connection,
+    connection: Connection,
     pub(crate) marks: Marks,
     pub(super) witness: Arc<Witness>,
     /// What the target is told when we leave.
@@ -120,6 +122,39 @@ impl Link {
     /// Why it is over, if it is.
     pub(crate) fn end(&self) -> Option<&End> {
         self.end.as_ref()
+    }
+
+    /// Keeps the code with which the target closed the connection, if it did.
+    pub(crate) fn tell_close(&self, trace: &mut Trace) {
+        if let Some(code) = self.end.as_ref().and_then(End::close_code) {
+            trace.read(ReadingKey::QuicCloseCode, i64::try_from(code).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// The state machine, for its streams.
+    pub(crate) fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Whether a ticket came with which one could come back.
+    pub(super) fn has_ticket(&self) -> bool {
+        self.witness.tickets() > 0
+    }
+
+    /// Whether the target would have taken data before the end of this handshake.
+    pub(super) fn has_accepted_early_data(&self) -> bool {
+        self.connection.has_0rtt() && self.connection.accepted_0rtt()
+    }
+
+    /// The best estimate of a round trip.
+    pub(super) fn round_trip(&self) -> Duration {
+        self.connection.rtt()
+    }
+
+    /// Forgets what was noted of an exchange before: another one begins.
+    pub(super) fn begin_exchange(&mut self) {
+        self.sending = Sending::Open;
+        (self.marks.sent, self.marks.first_byte, self.marks.last_byte) = (None, None, None);
     }
 
     /// Says that the request is complete: the next end of data that the kernel takes is its end.

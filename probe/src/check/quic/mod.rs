@@ -13,15 +13,19 @@
 //! What is said over a connection has the phases of `http`; `ttfb` ends with the datagram that made the first bytes of
 //! the answer readable, and `transfer` with the one that brought the last of them.
 //!
-//! For other kinds: [`open`] shakes hands, [`link::Link::ask`] sends one message on a stream of its own and reads the answer.
+//! For other kinds: [`open`] shakes hands, [`Link::ask`] sends one message on a stream of its own and reads the answer.
 
 mod ask;
 mod fault;
 mod link;
 mod open;
+mod run;
 mod trust;
 mod witness;
 
+pub(crate) use ask::read;
+pub(crate) use fault::lost_class;
 pub(crate) use link::Link;
 pub(crate) use open::{Offer, open};
+pub(crate) use run::run;
 pub(crate) use trust::Trust;

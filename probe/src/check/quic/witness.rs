@@ -14,7 +14,7 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 /// Most certificates of a chain that are kept. rustls bounds the bytes of all of them at 64 KiB.
-const CHAIN_MAX: usize = 32;
+const CHAIN_MAX: usize = 16;
 
 /// What is known of a handshake so far.
 #[derive(Debug, Default, Clone)]

@@ -7,6 +7,7 @@ mod dns;
 mod grpc;
 mod http;
 mod http2;
+mod http3;
 mod icmp;
 mod lab;
 mod observer;

@@ -5,11 +5,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{blob, options};
-use crate::model::check::{CheckKind, DnsDraft, HttpDraft, IcmpDraft, KindDraft};
+use crate::model::check::{CheckKind, DnsDraft, HttpDraft, IcmpDraft, KindDraft, QuicDraft};
 
 pub(super) fn kind() -> impl Strategy<Value = CheckKind> {
     let host = prop_oneof!["[a-z]{1,9}\\.example", "10\\.[1-9][0-9]?\\.0\\.1", "fd00::[1-9a-f]{1,4}"];
-    let draft = (host, 1_u32..=65_535, 16_u32..=1_400, blob(), "[!-~]{0,20}", 0_u8..8);
+    let draft = (host, 1_u32..=65_535, 16_u32..=1_400, blob(), "[!-~]{0,20}", 0_u8..9);
     draft.prop_map(|(host, port, payload_bytes, body, value, kind)| {
         let authority = if host.contains("::") { format!("[{host}]") } else { host.clone() };
         let server = format!("[fd00::7]:{port}");
@@ -55,6 +55,10 @@ pub(super) fn kind() -> impl Strategy<Value = CheckKind> {
             6 => {
                 let (is_tls, server_name) = (true, "name.example".to_owned());
                 KindDraft::Grpc { host, port, is_tls, server_name, service: value }
+            }
+            7 => {
+                let (alpn, server_name) = (vec!["doq".to_owned(), "h3".to_owned()], "name.example".to_owned());
+                KindDraft::Quic(QuicDraft { host, port, alpn, server_name, zero_rtt: port % 2 == 0 })
             }
             _ => KindDraft::Websocket {
                 url: format!("wss://{authority}:{port}/a?b=c"),

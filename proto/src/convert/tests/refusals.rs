@@ -65,7 +65,7 @@ fn a_hello_is_verified() {
 
 #[test]
 fn a_capability_of_the_future_is_passed_over() {
-    let capabilities = vec!["quic".to_owned(), "tcp".to_owned()];
+    let capabilities = vec!["telepathy".to_owned(), "tcp".to_owned()];
     let hello = wire::Hello { probe_id: vec![1; 16], boot: vec![2; 16], capabilities, ..Default::default() };
     let message = wire::ProbeMessage { body: Some(probe_message::Body::Hello(hello)) };
     let Ok(FromProbe::Hello(hello)) = FromProbe::try_from(message) else { panic!() };

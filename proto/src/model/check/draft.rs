@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     CheckKind, CheckSpec, DnsSpec, GrpcSpec, Host, HttpMethod, HttpOptions, HttpSpec, HttpVersion, IcmpDraft, Pattern,
-    ReachDraft, StartTls, StatusRange, TcpSpec, TlsSpec, UdpSpec, WebsocketSpec,
+    QuicDraft, ReachDraft, StartTls, StatusRange, TcpSpec, TlsSpec, UdpSpec, WebsocketSpec,
 };
 
 /// A check as somebody wrote it, before anything was verified.
@@ -96,6 +96,8 @@ pub enum KindDraft {
         /// Regular expression that a message must match; empty means none.
         expect: String,
     },
+    /// QUIC.
+    Quic(QuicDraft),
 }
 
 /// An `http` check as somebody wrote it. The default of each field means that it was left out.
@@ -105,7 +107,7 @@ pub struct HttpDraft {
     pub url: String,
     /// Method name; empty means GET.
     pub method: String,
-    /// `1.1`, `2` or empty for negotiated.
+    /// `1.1`, `2`, `3` or empty for negotiated.
     pub version: String,
     /// Header names and values.
     pub headers: Vec<(String, String)>,
@@ -229,6 +231,7 @@ impl CheckKind {
                 send: send.clone(),
                 expect: pattern(expect.as_ref()),
             },
+            Self::Quic(spec) => KindDraft::Quic(spec.draft()),
         }
     }
 }
@@ -291,12 +294,13 @@ impl HttpMethod {
 }
 
 impl HttpVersion {
-    /// `1.1`, `2`, or empty for negotiated.
+    /// `1.1`, `2`, `3`, or empty for negotiated.
     pub fn name(self) -> &'static str {
         match self {
             Self::Negotiated => "",
             Self::Http1 => "1.1",
             Self::Http2 => "2",
+            Self::Http3 => "3",
         }
     }
 }

@@ -42,10 +42,14 @@ pub(super) const WEBSOCKET_SCHEMES: [&str; 2] = ["ws", "wss"];
 /// Verifies an `http` check.
 pub(super) fn spec(mut draft: HttpDraft, read: ReadPem) -> Result<HttpSpec, InvalidField> {
     let options = options::options(&mut draft, read);
+    if draft.version == HttpVersion::Http3.name() && matches!(&options, Ok(Some(options)) if options.proxy.is_some()) {
+        return Err(InvalidField::new("http.proxy", "carries no HTTP/3: leave it out, or use another version"));
+    }
+    let address = url("http.url", HTTP_SCHEMES, &draft.url)?;
     Ok(HttpSpec {
-        url: url("http.url", HTTP_SCHEMES, &draft.url)?,
         method: method(&draft.method)?,
-        version: version(&draft.version)?,
+        version: version(&draft.version, address.scheme() == "https")?,
+        url: address,
         headers: headers("http.header", draft.headers)?,
         body: body(draft.body)?,
         expect_status: expect_status(&draft.expect_status)?,
@@ -121,14 +125,16 @@ fn method(text: &str) -> Result<HttpMethod, InvalidField> {
 }
 
 /// Reads a version; empty means negotiated.
-fn version(text: &str) -> Result<HttpVersion, InvalidField> {
+fn version(text: &str, is_secure: bool) -> Result<HttpVersion, InvalidField> {
     match text {
         "" => Ok(HttpVersion::Negotiated),
         "1.1" => Ok(HttpVersion::Http1),
         "2" => Ok(HttpVersion::Http2),
+        "3" if is_secure => Ok(HttpVersion::Http3),
+        "3" => Err(InvalidField::new("http.version", "3 is spoken over TLS only: use an https:// URL")),
         _ => Err(InvalidField::new(
             "http.version",
-            format!("`{}` is not a version: use 1.1 or 2, or leave it out to negotiate", cut(text)),
+            format!("`{}` is not a version: use 1.1, 2 or 3, or leave it out to negotiate", cut(text)),
         )),
     }
 }

@@ -7,7 +7,7 @@ use super::host::{self, Underscore};
 use super::pem::ReadPem;
 use super::{
     CheckKind, GrpcSpec, Host, IcmpSpec, KindDraft, Pattern, TcpSpec, TlsSpec, UdpSpec, WebsocketSpec, dialogue, dns,
-    http,
+    http, quic,
 };
 use crate::model::InvalidField;
 use crate::model::id::cut;
@@ -62,6 +62,7 @@ impl CheckKind {
                 send: message("websocket.send", send)?,
                 expect: dialogue::expect(pattern, "websocket.expect", &expect)?,
             })),
+            KindDraft::Quic(draft) => quic::spec(draft).map(Self::Quic),
         }
     }
 }
@@ -77,7 +78,8 @@ impl CheckKind {
             | Self::Dns(_)
             | Self::Udp(_)
             | Self::Grpc(_)
-            | Self::Websocket(_) => Ok(()),
+            | Self::Websocket(_)
+            | Self::Quic(_) => Ok(()),
         }
     }
 }

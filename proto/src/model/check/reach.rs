@@ -176,6 +176,7 @@ impl CheckKind {
             Self::Icmp(icmp) => Some(icmp.host.clone()),
             Self::Udp(udp) => Some(udp.host.clone()),
             Self::Grpc(grpc) => Some(grpc.host.clone()),
+            Self::Quic(quic) => Some(quic.host.clone()),
             Self::Dns(spec) => spec.server.as_ref().and_then(super::DnsServer::host),
         }
     }

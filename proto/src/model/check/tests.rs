@@ -193,7 +193,8 @@ fn each_part_of_a_request_names_itself() {
         kind_refused(KindDraft::Http(draft)).field
     };
     assert_eq!(change(|p| p.method = "CONNECT".to_owned()), "http.method");
-    assert_eq!(change(|p| p.version = "3".to_owned()), "http.version");
+    assert_eq!(change(|p| p.version = "4".to_owned()), "http.version");
+    assert_eq!(change(|p| (p.version, p.url) = ("3".to_owned(), "http://example.com/".to_owned())), "http.version");
     assert_eq!(change(|p| p.headers = vec![("x".to_owned(), String::new()); 33]), "http.header");
     assert_eq!(change(|p| p.body = vec![0; 65_537]), "http.body");
     assert_eq!(change(|p| p.expect_status = vec!["200".to_owned(); 17]), "http.expect_status");

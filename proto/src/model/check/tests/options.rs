@@ -102,6 +102,9 @@ fn each_option_names_itself() {
     assert_eq!(with(|it| it.client_secret = Secret::default()), "http.oauth2_client_secret");
     assert_eq!(with(|it| it.client_secret = Secret::new("canary\n")), "http.oauth2_client_secret");
     assert_eq!(with(|it| it.scope = "x".repeat(1_025)), "http.oauth2_scope");
+    let proxy = HttpProxy { url: "http://proxy.example:3128".to_owned(), ..HttpProxy::default() };
+    let over_udp = refused(|http| (http.options.proxy, http.version) = (Some(proxy), "3".to_owned()));
+    assert!(over_udp.0 == "http.proxy" && over_udp.1.contains("HTTP/3"), "{over_udp:?}");
     for url in ["", "proxy.example:3128", "https://proxy.example", "socks5://a", "http://a/path", "http://a:canary@b"] {
         let proxy = HttpProxy { url: url.to_owned(), ..HttpProxy::default() };
         assert_eq!(refused(|http| http.options.proxy = Some(proxy)).0, "http.proxy", "{url}");

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::{
     CheckDraft, CheckKind, CheckSpec, ClientCertificate, ClientCredentials, DnsDraft, HttpAuth, HttpDraft, HttpOptions,
-    HttpProxy, IcmpDraft, KindDraft, Login, Reach, ReachDraft,
+    HttpProxy, IcmpDraft, KindDraft, Login, QuicDraft, Reach, ReachDraft,
 };
 use super::http;
 use crate::model::secret::Secret;
@@ -141,6 +141,11 @@ fn any_dialogue() -> impl Strategy<Value = KindDraft> {
             any_pattern()
         )
             .prop_map(|(url, headers, send, expect)| KindDraft::Websocket { url, headers, send, expect }),
+        (target(), prop::collection::vec("(h3|doq|[ -~]{0,4}|ü)", 0..10), any_text(), any::<bool>()).prop_map(
+            |((host, port), alpn, server_name, zero_rtt)| {
+                KindDraft::Quic(QuicDraft { host, port, alpn, server_name, zero_rtt })
+            }
+        ),
     ]
 }
 

@@ -1,4 +1,7 @@
-//! QUIC: handshakes, and one exchange over a stream.
+//! QUIC: one exchange over a stream, and the servers of these tests.
+
+mod handshake;
+mod hostile;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -9,7 +12,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use rustls_pki_types::ServerName;
 use sonde_proto::model::error_class::ErrorClass;
 
-use super::servers::{Authority, background};
+use super::servers::{Authority, Identity, background};
 use super::{GENEROUS, SHORT, context_with};
 use crate::check::quic::{self, Offer};
 use crate::check::trace::{Trace, Wants};
@@ -18,9 +21,19 @@ use crate::clock::Clock;
 
 const DELAY: Duration = Duration::from_millis(80);
 
-/// A server that trusts nobody and offers `alpn`; its certificate is for 127.0.0.1 and target.test.
+/// A server that offers `alpn`; its certificate is for 127.0.0.1 and target.test.
 pub(super) fn server_config(authority: &Authority, alpn: &[&[u8]]) -> quinn::ServerConfig {
-    let tls = Arc::clone(authority.issue(&["target.test", "127.0.0.1"], |_| {}).acceptor(alpn).config());
+    config_of(authority.issue(&["target.test", "127.0.0.1"], |_| {}), alpn, |_| {})
+}
+
+/// A server with another certificate, or another TLS.
+fn config_of(
+    identity: Identity,
+    alpn: &[&[u8]],
+    change: impl FnOnce(&mut rustls::ServerConfig),
+) -> quinn::ServerConfig {
+    let mut tls = rustls::ServerConfig::clone(identity.acceptor(alpn).config());
+    change(&mut tls);
     quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()))
 }
 
