@@ -69,9 +69,12 @@ fn secrets(spec: &CheckSpec) -> (Vec<&str>, &[u8], Vec<&Secret>) {
         CheckKind::Websocket(websocket) => (values(&websocket.headers), websocket.send.as_bytes(), Vec::new()),
         CheckKind::Tcp(tcp) => (Vec::new(), &tcp.send, Vec::new()),
         CheckKind::Udp(udp) => (Vec::new(), &udp.send, Vec::new()),
-        CheckKind::Tls(_) | CheckKind::Dns(_) | CheckKind::Icmp(_) | CheckKind::Grpc(_) | CheckKind::Quic(_) => {
-            (Vec::new(), &[], Vec::new())
-        }
+        CheckKind::Tls(_)
+        | CheckKind::Dns(_)
+        | CheckKind::Icmp(_)
+        | CheckKind::Traceroute(_)
+        | CheckKind::Grpc(_)
+        | CheckKind::Quic(_) => (Vec::new(), &[], Vec::new()),
     }
 }
 

@@ -67,6 +67,13 @@ pub(crate) enum KindArgs {
         #[command(flatten)]
         icmp: packets::IcmpArgs,
     },
+    /// Find the routers on the way
+    Traceroute {
+        #[command(flatten)]
+        common: super::check::CreateArgs,
+        #[command(flatten)]
+        trace: packets::TracerouteArgs,
+    },
     /// Send a datagram and wait for an answer
     Udp {
         #[command(flatten)]
@@ -193,6 +200,7 @@ impl KindArgs {
             }
             Self::Dns { common, dns } => (common, Kind::Dns(dns.into())),
             Self::Icmp { common, icmp } => (common, Kind::Icmp(icmp.into())),
+            Self::Traceroute { common, trace } => (common, Kind::Traceroute(trace.into())),
             Self::Udp { common, target: HostPortArgs { host, port }, dialogue } => {
                 let DialogueArgs { send: Bytes(send), expect } = dialogue;
                 (common, Kind::Udp(wire::UdpCheck { host, port, send, expect }))

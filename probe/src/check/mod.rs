@@ -10,12 +10,14 @@ mod dns;
 mod grpc;
 mod http;
 mod icmp;
+mod presented;
 mod quic;
 mod reach;
 mod starttls;
 mod tcp;
 mod tls;
 mod trace;
+mod traceroute;
 mod udp;
 mod websocket;
 
@@ -140,6 +142,7 @@ async fn measure(kind: &CheckKind, context: &Context, trace: &mut Trace) -> Resu
         CheckKind::Tls(spec) => tls::run(spec, context, trace).await,
         CheckKind::Dns(spec) => dns::run(spec, context, trace).await,
         CheckKind::Icmp(spec) => icmp::run(spec, context, trace).await,
+        CheckKind::Traceroute(spec) => traceroute::run(spec, context, trace).await,
         CheckKind::Udp(spec) => udp::run(spec, context, trace).await,
         CheckKind::Grpc(spec) => grpc::run(spec, context, trace).await,
         CheckKind::Websocket(spec) => websocket::run(spec, context, trace).await,

@@ -8,12 +8,13 @@ use rustls::client::Resumption;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use sonde_proto::model::check::{Host, TlsSpec};
+use sonde_proto::model::detail::ReadingKey;
 use sonde_proto::model::error_class::ErrorClass;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::client::TlsStream;
 
 use super::trace::{Phase, Trace};
-use super::{Context, reach, starttls};
+use super::{Context, presented, reach, starttls};
 
 pub(crate) async fn run(spec: &TlsSpec, context: &Context, trace: &mut Trace) -> Result<(), ErrorClass> {
     let name = peer_name(&spec.host, spec.server_name.as_deref())?;
@@ -59,10 +60,21 @@ pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<TlsStream<S>, ErrorClass> {
     let offered = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     let from = trace.now();
-    let done = trace.within(context.tls.with_alpn(offered).connect(name, stream)).await;
+    let shaking = trace.within(context.tls.with_alpn(offered).connect(name, stream));
+    let (done, chain) = presented::watch(shaking).await;
     trace.close(Phase::Tls, from);
+    presented::tell(chain, trace);
     match done {
-        Some(Ok(stream)) => Ok(stream),
+        Some(Ok(stream)) => {
+            let session = stream.get_ref().1;
+            if let Some(version) = session.protocol_version() {
+                trace.read(ReadingKey::TlsVersion, u16::from(version).into());
+            }
+            if let Some(cipher) = session.negotiated_cipher_suite() {
+                trace.read(ReadingKey::TlsCipher, u16::from(cipher.suite()).into());
+            }
+            Ok(stream)
+        }
         Some(Err(error)) => Err(handshake_class(&error, !alpn.is_empty())),
         None => Err(ErrorClass::TlsTimeout),
     }
@@ -75,9 +87,11 @@ pub(crate) fn client_config(roots: RootCertStore) -> Result<ClientConfig, rustls
     for group in &provider.kx_groups {
         group.start()?;
     }
+    let verifier = presented::verifier(roots, Arc::clone(&provider))?;
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
     Ok(config)

@@ -161,6 +161,10 @@ impl Trace {
         self.clock.now()
     }
 
+    pub(crate) fn wall(&self) -> Wall {
+        self.clock.wall()
+    }
+
     /// Time until the run ends.
     pub(crate) fn left(&self) -> Duration {
         self.deadline.since(self.clock.now())

@@ -11,6 +11,7 @@ mod own;
 mod packets;
 mod resolve;
 mod stream;
+mod sweep;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -29,6 +30,7 @@ pub use own::OwnEndpoints;
 pub use packets::{Complaint, Event, PacketSocket, Travel};
 pub use stream::Stream;
 pub(crate) use stream::{poll_send_datagram, send_datagram, try_send_datagram};
+pub use sweep::PortSweep;
 
 use crate::clock::Clock;
 

@@ -6,7 +6,7 @@ use super::bounds::required;
 use super::http_options;
 use crate::model::InvalidField;
 use crate::model::check::{
-    CheckDraft, CheckKind, CheckSpec, DnsDraft, HttpDraft, IcmpDraft, KindDraft, QuicDraft, ReachDraft,
+    CheckDraft, CheckKind, CheckSpec, DnsDraft, HttpDraft, IcmpDraft, KindDraft, QuicDraft, ReachDraft, TracerouteDraft,
 };
 use crate::model::time::micros;
 use crate::wire;
@@ -49,7 +49,10 @@ fn draft_of(definition: wire::CheckDefinition, paused: bool) -> Result<CheckDraf
     let wire::CheckDefinition { name, kind, interval_us, timeout_us, regions, degraded_after_us, reach } = definition;
     let kind = kind.filter(|kind| kind.kind.is_some());
     let kind = kind.ok_or_else(|| {
-        InvalidField::new("kind", "is absent: set one of http, tcp, tls, dns, icmp, udp, grpc, websocket, quic")
+        InvalidField::new(
+            "kind",
+            "is absent: set one of http, tcp, tls, dns, icmp, udp, grpc, websocket, quic, traceroute",
+        )
     })?;
     Ok(CheckDraft {
         name,
@@ -106,6 +109,9 @@ pub(super) fn wire_kind(draft: KindDraft) -> wire::CheckKind {
         }
         KindDraft::Dns(draft) => Kind::Dns(wire_dns(draft)),
         KindDraft::Icmp(draft) => Kind::Icmp(wire_icmp(draft)),
+        KindDraft::Traceroute(TracerouteDraft { host, method, hops_max, packets_per_hop }) => {
+            Kind::Traceroute(wire::TracerouteCheck { host, method, hops_max, packets_per_hop })
+        }
         KindDraft::Udp { host, port, send, expect } => Kind::Udp(wire::UdpCheck { host, port, send, expect }),
         KindDraft::Grpc { host, port, is_tls: tls, server_name, service } => {
             Kind::Grpc(wire::GrpcCheck { host, port, tls, server_name, service })
@@ -177,6 +183,9 @@ pub(super) fn draft_of_kind(kind: wire::CheckKind) -> Result<KindDraft, InvalidF
         }
         Kind::Dns(dns) => KindDraft::Dns(draft_of_dns(dns)),
         Kind::Icmp(icmp) => KindDraft::Icmp(draft_of_icmp(icmp)),
+        Kind::Traceroute(wire::TracerouteCheck { host, method, hops_max, packets_per_hop }) => {
+            KindDraft::Traceroute(TracerouteDraft { host, method, hops_max, packets_per_hop })
+        }
         Kind::Udp(wire::UdpCheck { host, port, send, expect }) => KindDraft::Udp { host, port, send, expect },
         Kind::Grpc(wire::GrpcCheck { host, port, tls: is_tls, server_name, service }) => {
             KindDraft::Grpc { host, port, is_tls, server_name, service }

@@ -14,7 +14,7 @@ use crate::model::time::micros;
 
 mod packets;
 
-use packets::JsonIcmp;
+use packets::{JsonIcmp, JsonTraceroute};
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,6 +60,7 @@ enum JsonKind {
     },
     Dns(JsonDns),
     Icmp(JsonIcmp),
+    Traceroute(JsonTraceroute),
     Udp {
         host: String,
         port: u32,
@@ -191,6 +192,7 @@ fn json_kind(kind: KindDraft) -> JsonKind {
         KindDraft::Tls { host, port, server_name, starttls } => JsonKind::Tls { host, port, server_name, starttls },
         KindDraft::Dns(draft) => JsonKind::Dns(draft.into()),
         KindDraft::Icmp(draft) => JsonKind::Icmp(draft.into()),
+        KindDraft::Traceroute(draft) => JsonKind::Traceroute(draft.into()),
         KindDraft::Udp { host, port, send, expect } => {
             JsonKind::Udp { host, port, send_base64: STANDARD.encode(send), expect }
         }
@@ -237,6 +239,7 @@ fn draft_of_kind(kind: JsonKind) -> Result<KindDraft, InvalidField> {
         JsonKind::Tls { host, port, server_name, starttls } => KindDraft::Tls { host, port, server_name, starttls },
         JsonKind::Dns(dns) => KindDraft::Dns(dns.into()),
         JsonKind::Icmp(icmp) => KindDraft::Icmp(icmp.into()),
+        JsonKind::Traceroute(trace) => KindDraft::Traceroute(trace.into()),
         JsonKind::Udp { host, port, send_base64, expect } => {
             KindDraft::Udp { host, port, send: decoded("udp.send", &send_base64)?, expect }
         }

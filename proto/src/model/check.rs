@@ -24,6 +24,7 @@ mod reach;
 mod record_type;
 #[cfg(test)]
 mod tests;
+mod traceroute;
 
 pub use anchor::{TRUST_ANCHORS_MAX, TrustAnchor};
 pub use dialogue::{PATTERN_BYTES_MAX, Pattern, SEND_BYTES_MAX, Searcher};
@@ -45,6 +46,10 @@ pub use pem::{CERTIFICATES_MAX, CertificateSummary, PEM_BYTES_MAX, certificates}
 pub use quic::{ALPN_BYTES_MAX, ALPN_MAX, QuicDraft, QuicSpec};
 pub use reach::{Addresses, Family, Reach, ReachDraft};
 pub use record_type::RecordType;
+pub use traceroute::{
+    TRACE_HOPS_DEFAULT, TRACE_HOPS_MAX, TRACE_PACKETS_DEFAULT, TRACE_PACKETS_MAX, TraceMethod, TracerouteDraft,
+    TracerouteSpec,
+};
 
 /// Shortest interval.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -80,12 +85,24 @@ pub enum Protocol {
     Websocket,
     /// A QUIC handshake with a verified certificate.
     Quic,
+    /// The routers on the way.
+    Traceroute,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Self; 9] =
-        [Self::Http, Self::Tcp, Self::Tls, Self::Dns, Self::Icmp, Self::Udp, Self::Grpc, Self::Websocket, Self::Quic];
+    pub const ALL: [Self; 10] = [
+        Self::Http,
+        Self::Tcp,
+        Self::Tls,
+        Self::Dns,
+        Self::Icmp,
+        Self::Udp,
+        Self::Grpc,
+        Self::Websocket,
+        Self::Quic,
+        Self::Traceroute,
+    ];
 
     /// The word that people, flags and capabilities use.
     pub fn name(self) -> &'static str {
@@ -99,6 +116,7 @@ impl Protocol {
             Self::Grpc => "grpc",
             Self::Websocket => "websocket",
             Self::Quic => "quic",
+            Self::Traceroute => "traceroute",
         }
     }
 }
@@ -108,7 +126,7 @@ impl FromStr for Protocol {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL.into_iter().find(|protocol| protocol.name() == text).ok_or_else(|| {
-            let known = "http, tcp, tls, dns, icmp, udp, grpc, websocket, quic";
+            let known = "http, tcp, tls, dns, icmp, udp, grpc, websocket, quic, traceroute";
             InvalidField::new("kind", format!("`{}` is not one of {known}", cut(text)))
         })
     }
@@ -141,6 +159,8 @@ pub enum CheckKind {
     Websocket(WebsocketSpec),
     /// See [`QuicSpec`].
     Quic(QuicSpec),
+    /// See [`TracerouteSpec`].
+    Traceroute(TracerouteSpec),
 }
 
 impl CheckKind {
@@ -156,6 +176,7 @@ impl CheckKind {
             Self::Grpc(_) => Protocol::Grpc,
             Self::Websocket(_) => Protocol::Websocket,
             Self::Quic(_) => Protocol::Quic,
+            Self::Traceroute(_) => Protocol::Traceroute,
         }
     }
 }

@@ -174,6 +174,16 @@ reading_keys! {
     TlsChainLength = 13, "tls_chain_length";
     /// Whether a good answer of OCSP was stapled: 1, or 0.
     TlsOcspStapled = 14, "tls_ocsp_stapled";
+    /// Seconds until the target's own certificate ends.
+    TlsCert1SecondsLeft = 15, "tls_cert_1_seconds_left";
+    /// Seconds until the second certificate of the presented chain ends.
+    TlsCert2SecondsLeft = 16, "tls_cert_2_seconds_left";
+    /// Seconds until the third ends.
+    TlsCert3SecondsLeft = 17, "tls_cert_3_seconds_left";
+    /// Seconds until the fourth ends.
+    TlsCert4SecondsLeft = 18, "tls_cert_4_seconds_left";
+    /// Seconds until the fifth ends.
+    TlsCert5SecondsLeft = 19, "tls_cert_5_seconds_left";
     /// Version of HTTP: 10, 11, 20 or 30.
     HttpVersion = 20, "http_version";
     /// Redirects that were followed.

@@ -153,6 +153,8 @@ error_classes! {
     IcmpTooBig = 85, "icmp_too_big";
     /// More echoes were lost than the check allows.
     IcmpLoss = 86, "icmp_loss";
+    /// The target did not answer within the hops and the time of the trace.
+    TraceUnreached = 87, "trace_unreached";
 }
 
 impl fmt::Display for ErrorClass {

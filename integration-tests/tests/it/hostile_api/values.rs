@@ -37,6 +37,12 @@ fn train(change: fn(&mut wire::IcmpCheck)) -> Option<wire::CheckKind> {
     kind(Kind::Icmp(icmp))
 }
 
+fn trace(change: fn(&mut wire::TracerouteCheck)) -> Option<wire::CheckKind> {
+    let mut trace = wire::TracerouteCheck { host: "a".into(), ..Default::default() };
+    change(&mut trace);
+    kind(Kind::Traceroute(trace))
+}
+
 fn talk(change: fn(&mut wire::TcpCheck)) -> Option<wire::CheckKind> {
     let mut tcp = wire::TcpCheck { host: "example.com".into(), port: 25, ..Default::default() };
     change(&mut tcp);
@@ -110,6 +116,9 @@ const DEFINITIONS: &[(&str, Spoil)] = &[
     ("icmp.payload_bytes", |it| {
         it.kind = train(|icmp| icmp.payload_bytes = u32::MAX);
     }),
+    ("traceroute.method", |it| it.kind = trace(|trace| trace.method = "tcp\0".into())),
+    ("traceroute.hops_max", |it| it.kind = trace(|trace| trace.hops_max = 65)),
+    ("traceroute.packets_per_hop", |it| it.kind = trace(|trace| trace.packets_per_hop = u32::MAX)),
     ("icmp.count", |it| it.kind = train(|icmp| icmp.count = u32::MAX)),
     ("icmp.spacing", |it| it.kind = train(|icmp| icmp.spacing_us = 1)),
     ("icmp.spacing", |it| it.kind = train(|icmp| (icmp.count, icmp.spacing_us) = (100, u64::MAX))),

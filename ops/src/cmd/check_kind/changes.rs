@@ -17,7 +17,7 @@ pub(crate) struct KindChanges {
     /// New URL (http, websocket)
     #[arg(long)]
     url: Option<String>,
-    /// New method (http)
+    /// New method (http; traceroute: udp or icmp)
     #[arg(long)]
     method: Option<String>,
     /// New HTTP version: 1.1, 2, 3, or empty for negotiated (http)
@@ -32,7 +32,7 @@ pub(crate) struct KindChanges {
     /// New status codes and ranges that count as success (http)
     #[arg(long, value_delimiter = ',', value_parser = output::parse_word, value_name = "CODES")]
     expect_status: Option<Vec<String>>,
-    /// New host (tcp, tls, icmp, udp, grpc, quic)
+    /// New host (tcp, tls, icmp, udp, grpc, quic, traceroute)
     #[arg(long)]
     host: Option<String>,
     /// New port, 1 to 65535 (tcp, tls, udp, grpc, quic)
@@ -109,6 +109,12 @@ impl KindChanges {
                 set(&mut icmp.host, &mut self.host);
                 self.packets.apply(icmp);
                 "icmp"
+            }
+            Kind::Traceroute(trace) => {
+                set(&mut trace.host, &mut self.host);
+                set(&mut trace.method, &mut self.method);
+                self.packets.apply_to_trace(trace);
+                "traceroute"
             }
             Kind::Udp(udp) => {
                 set(&mut udp.host, &mut self.host);

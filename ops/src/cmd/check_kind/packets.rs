@@ -44,6 +44,30 @@ impl From<IcmpArgs> for wire::IcmpCheck {
     }
 }
 
+/// Flags of a traceroute check.
+#[derive(Debug, Args)]
+pub(crate) struct TracerouteArgs {
+    /// Name or address of the target
+    #[arg(long)]
+    host: String,
+    /// What to send: udp, which every probe may, or icmp
+    #[arg(long, default_value = "udp")]
+    method: String,
+    /// How far to look, 1 to 64 hops
+    #[arg(long, default_value_t = 30, allow_negative_numbers = true)]
+    hops_max: u32,
+    /// Packets for each hop, 1 to 5
+    #[arg(long, default_value_t = 3, allow_negative_numbers = true)]
+    packets_per_hop: u32,
+}
+
+impl From<TracerouteArgs> for wire::TracerouteCheck {
+    fn from(args: TracerouteArgs) -> Self {
+        let TracerouteArgs { host, method, hops_max, packets_per_hop } = args;
+        Self { host, method, hops_max, packets_per_hop }
+    }
+}
+
 /// Flags of `check update` for these kinds.
 #[derive(Debug, Args, Default)]
 pub(crate) struct PacketChanges {
@@ -65,9 +89,20 @@ pub(crate) struct PacketChanges {
     /// New limit of lost echoes in percent; 100 for none (icmp)
     #[arg(long, allow_negative_numbers = true, value_name = "PERCENT")]
     loss_max_percent: Option<u32>,
+    /// New number of hops to look at, 1 to 64 (traceroute)
+    #[arg(long, allow_negative_numbers = true)]
+    hops_max: Option<u32>,
+    /// New number of packets for each hop, 1 to 5 (traceroute)
+    #[arg(long, allow_negative_numbers = true)]
+    packets_per_hop: Option<u32>,
 }
 
 impl PacketChanges {
+    pub(super) fn apply_to_trace(&mut self, trace: &mut wire::TracerouteCheck) {
+        set(&mut trace.hops_max, &mut self.hops_max);
+        set(&mut trace.packets_per_hop, &mut self.packets_per_hop);
+    }
+
     pub(super) fn apply(&mut self, icmp: &mut wire::IcmpCheck) {
         set(&mut icmp.payload_bytes, &mut self.payload_bytes);
         set(&mut icmp.count, &mut self.count);
@@ -80,7 +115,7 @@ impl PacketChanges {
     }
 
     /// Which flags are set.
-    pub(super) fn flags(&self) -> [(&'static str, bool); 6] {
+    pub(super) fn flags(&self) -> [(&'static str, bool); 8] {
         [
             ("payload-bytes", self.payload_bytes.is_some()),
             ("count", self.count.is_some()),
@@ -88,6 +123,8 @@ impl PacketChanges {
             ("dont-fragment", self.dont_fragment.is_some()),
             ("hop-limit", self.hop_limit.is_some()),
             ("loss-max-percent", self.loss_max_percent.is_some()),
+            ("hops-max", self.hops_max.is_some()),
+            ("packets-per-hop", self.packets_per_hop.is_some()),
         ]
     }
 }
@@ -105,6 +142,16 @@ pub(super) fn icmp_details(icmp: &wire::IcmpCheck) -> Value {
     })
 }
 
+/// The fields of a traceroute check as JSON.
+pub(super) fn trace_details(trace: &wire::TracerouteCheck) -> Value {
+    json!({
+        "host": trace.host,
+        "method": trace.method,
+        "hops_max": trace.hops_max,
+        "packets_per_hop": trace.packets_per_hop,
+    })
+}
+
 /// The fields of these kinds as rows for people; what says nothing is empty.
 pub(super) fn settings(details: &Value) -> Vec<(&'static str, String)> {
     let number = |field: &str| details[field].as_u64();
@@ -115,7 +162,9 @@ pub(super) fn settings(details: &Value) -> Vec<(&'static str, String)> {
     let hops = number("hop_limit").filter(|hops| *hops > 0).map(|hops| hops.to_string());
     let loss = number("loss_max_percent").map(|percent| format!("{percent} % at most"));
     let whole = (details["dont_fragment"].as_bool() == Some(true)).then(|| "yes".to_owned());
-    [("train", train), ("do not fragment", whole), ("hop limit", hops), ("loss", loss)]
-        .map(|(name, value)| (name, value.unwrap_or_default()))
-        .into()
+    let far = number("hops_max").map(|hops| hops.to_string());
+    let packets = number("packets_per_hop").map(|packets| packets.to_string());
+    let trace = [("most hops", far), ("packets per hop", packets)];
+    let rows = [("train", train), ("do not fragment", whole), ("hop limit", hops), ("loss", loss)];
+    rows.into_iter().chain(trace).map(|(name, value)| (name, value.unwrap_or_default())).collect()
 }

@@ -14,6 +14,7 @@ pub(crate) fn describe(kind: Option<&wire::CheckKind>) -> (&'static str, String)
         Some(Kind::Tls(tls)) => ("tls", format!("{}:{}", tls.host, tls.port)),
         Some(Kind::Dns(dns)) => ("dns", format!("{} {}", dns.name, dns.record)),
         Some(Kind::Icmp(icmp)) => ("icmp", icmp.host.clone()),
+        Some(Kind::Traceroute(trace)) => ("traceroute", trace.host.clone()),
         Some(Kind::Udp(udp)) => ("udp", format!("{}:{}", udp.host, udp.port)),
         Some(Kind::Grpc(grpc)) => ("grpc", format!("{}:{} {}", grpc.host, grpc.port, grpc.service).trim().to_owned()),
         Some(Kind::Websocket(websocket)) => ("websocket", websocket.url.clone()),
@@ -62,6 +63,7 @@ pub(crate) fn details(kind: Option<&wire::CheckKind>) -> serde_json::Value {
             "expect_rcode": dns.expect_rcode,
         }),
         Some(Kind::Icmp(icmp)) => packets::icmp_details(icmp),
+        Some(Kind::Traceroute(trace)) => packets::trace_details(trace),
         Some(Kind::Udp(udp)) => json!({
             "host": udp.host,
             "port": udp.port,

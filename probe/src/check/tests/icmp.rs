@@ -6,7 +6,7 @@ use sonde_proto::model::check::{CheckKind, IcmpDraft, KindDraft};
 use sonde_proto::model::detail::ReadingKey;
 use sonde_proto::model::error_class::ErrorClass;
 
-use super::lab::{in_lab, lab_context, prefer_datagram_sockets};
+use super::lab::{acquaint, in_lab, lab_context, prefer_datagram_sockets};
 use super::{GENEROUS, assert_failed, assert_ok, context, happened, observe, strict_context};
 use crate::check::Observation;
 use crate::guard::may_send_echoes;
@@ -92,10 +92,7 @@ async fn every_complaint() {
         ("10.78.0.1", |_| {}, Some(ErrorClass::IcmpProhibited)),
         ("10.79.0.1", |_| {}, Some(ErrorClass::IcmpHostUnreachable)),
     ];
-    // Neighbours that do not know each other yet may take a second to find each other.
-    for host in ["10.9.3.2", "fd09:3::2"] {
-        observe(&kind(host), &context, GENEROUS).await;
-    }
+    acquaint(&context).await;
     for (nth, (host, change, error)) in cases.into_iter().enumerate() {
         let observation = observe(&train(host, change), &context, GENEROUS).await;
         assert_eq!(observation.error, error, "case {nth}, {host}: {observation:?}");

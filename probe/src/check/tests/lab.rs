@@ -12,7 +12,9 @@ use std::fs;
 use std::process::Command;
 
 use sonde_proto::model::address::Policy;
+use sonde_proto::model::check::{CheckKind, KindDraft};
 
+use super::{GENEROUS, assert_ok, observe};
 use crate::check::Context;
 use crate::clock::Clock;
 use crate::guard::Guard;
@@ -41,7 +43,7 @@ cable() {
     at "$right" ip addr add "fd09:$number::2/64" dev left nodad
     at "$right" ip link set left up
     at "$right" sh -c 'cd /proc/sys/net; echo 1 >ipv4/ip_forward; echo 1 >ipv6/conf/all/forwarding
-        echo 0 >ipv4/icmp_ratelimit; echo 0 >ipv6/icmp/ratelimit'
+        echo 0 >ipv4/icmp_ratemask; echo 0 >ipv6/icmp/ratelimit'
 }
 cable 0 first env
 cable 1 second at first
@@ -51,7 +53,7 @@ ip route add default via 10.9.0.2
 ip -6 route add default via fd09:0::2
 at first ip route add 10.0.0.0/8 via 10.9.1.2
 at second ip route add 10.9.3.0/24 via 10.9.2.2
-at second ip route add prohibit 10.78.0.0/16
+at second ip route add 10.78.0.0/16 via 10.9.2.2
 at second ip route add unreachable 10.79.0.0/16
 at first ip -6 route add default via fd09:1::2
 at second ip -6 route add fd09:3::/64 via fd09:2::2
@@ -65,6 +67,12 @@ at second ip link set right mtu 1300
 at third ip link set left mtu 1300
 at target ip addr add 10.9.3.3/24 dev left
 at target ip addr add 10.9.3.4/24 dev left
+at second nft -f - <<'RULES'
+table inet lab { chain forward { type filter hook forward priority 0; policy accept;
+    ip daddr 10.78.0.0/16 reject with icmp type admin-prohibited
+}
+}
+RULES
 at target nft -f - <<'RULES'
 table inet lab { chain input { type filter hook input priority 0; policy accept;
     ip daddr 10.9.3.3 icmp type echo-request numgen inc mod 2 1 drop
@@ -110,6 +118,13 @@ fn is_real_root() -> bool {
 /// Lets this process open ICMP datagram sockets, instead of raw ones.
 pub(super) fn prefer_datagram_sockets() {
     fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0").unwrap();
+}
+
+/// Lets neighbours find each other, which may take a second for each cable.
+pub(super) async fn acquaint(context: &Context) {
+    for host in ["10.9.3.2", "fd09:3::2"] {
+        assert_ok(&observe(&CheckKind::parse(KindDraft::icmp(host)).unwrap(), context, GENEROUS).await);
+    }
 }
 
 /// A context that may reach the network and nothing else.

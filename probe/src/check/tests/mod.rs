@@ -18,6 +18,7 @@ mod servers;
 mod starttls;
 mod tcp;
 mod tls;
+mod traceroute;
 mod udp;
 mod websocket;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::check::IcmpDraft;
+use crate::model::check::{IcmpDraft, TracerouteDraft};
 use crate::model::time::micros;
 
 #[derive(Serialize, Deserialize)]
@@ -46,5 +46,28 @@ impl From<JsonIcmp> for IcmpDraft {
         let JsonIcmp { host, payload_bytes, count, spacing_us, dont_fragment, hop_limit, loss_max_percent } = json;
         let spacing = Duration::from_micros(spacing_us);
         Self { host, payload_bytes, count, spacing, dont_fragment, hop_limit, loss_max_percent }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JsonTraceroute {
+    host: String,
+    method: String,
+    hops_max: u32,
+    packets_per_hop: u32,
+}
+
+impl From<TracerouteDraft> for JsonTraceroute {
+    fn from(draft: TracerouteDraft) -> Self {
+        let TracerouteDraft { host, method, hops_max, packets_per_hop } = draft;
+        Self { host, method, hops_max, packets_per_hop }
+    }
+}
+
+impl From<JsonTraceroute> for TracerouteDraft {
+    fn from(json: JsonTraceroute) -> Self {
+        let JsonTraceroute { host, method, hops_max, packets_per_hop } = json;
+        Self { host, method, hops_max, packets_per_hop }
     }
 }

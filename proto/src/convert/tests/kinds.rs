@@ -5,11 +5,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{blob, options};
-use crate::model::check::{CheckKind, DnsDraft, HttpDraft, IcmpDraft, KindDraft, QuicDraft};
+use crate::model::check::{CheckKind, DnsDraft, HttpDraft, IcmpDraft, KindDraft, QuicDraft, TracerouteDraft};
 
 pub(super) fn kind() -> impl Strategy<Value = CheckKind> {
     let host = prop_oneof!["[a-z]{1,9}\\.example", "10\\.[1-9][0-9]?\\.0\\.1", "fd00::[1-9a-f]{1,4}"];
-    let draft = (host, 1_u32..=65_535, 16_u32..=1_400, blob(), "[!-~]{0,20}", 0_u8..9);
+    let draft = (host, 1_u32..=65_535, 16_u32..=1_400, blob(), "[!-~]{0,20}", 0_u8..10);
     draft.prop_map(|(host, port, payload_bytes, body, value, kind)| {
         let authority = if host.contains("::") { format!("[{host}]") } else { host.clone() };
         let server = format!("[fd00::7]:{port}");
@@ -17,7 +17,7 @@ pub(super) fn kind() -> impl Strategy<Value = CheckKind> {
             0 => KindDraft::Http(HttpDraft {
                 url: format!("https://{authority}:{port}/a?b=c"),
                 method: "PUT".to_owned(),
-                version: if port % 2 == 0 { "1.1".to_owned() } else { String::new() },
+                version: if port.is_multiple_of(2) { "1.1".to_owned() } else { String::new() },
                 headers: vec![("x-a".to_owned(), value.clone()), ("x-a".to_owned(), value)],
                 body,
                 expect_status: vec!["204".to_owned(), "300-399".to_owned()],
@@ -37,7 +37,7 @@ pub(super) fn kind() -> impl Strategy<Value = CheckKind> {
                 server,
                 transport: "dot".to_owned(),
                 server_name: "name.example".to_owned(),
-                no_recursion: port % 2 == 0,
+                no_recursion: port.is_multiple_of(2),
                 dnssec: "require".to_owned(),
                 trust_anchors: vec!["example. DNSKEY 257 3 13 AAEC".to_owned()],
                 expect_rcode: "NXDOMAIN".to_owned(),
@@ -47,9 +47,15 @@ pub(super) fn kind() -> impl Strategy<Value = CheckKind> {
                 payload_bytes,
                 count: 2,
                 spacing: Duration::from_millis(10),
-                dont_fragment: port % 2 == 0,
+                dont_fragment: port.is_multiple_of(2),
                 hop_limit: port % 256,
-                loss_max_percent: (port % 3 == 0).then_some(port % 100),
+                loss_max_percent: port.is_multiple_of(3).then_some(port % 100),
+            }),
+            8 => KindDraft::Traceroute(TracerouteDraft {
+                host,
+                method: if port.is_multiple_of(2) { "icmp".to_owned() } else { String::new() },
+                hops_max: port % 65,
+                packets_per_hop: port % 6,
             }),
             5 => KindDraft::Udp { host, port, send: [body, vec![0]].concat(), expect: "a|b".to_owned() },
             6 => {
@@ -58,7 +64,7 @@ pub(super) fn kind() -> impl Strategy<Value = CheckKind> {
             }
             7 => {
                 let (alpn, server_name) = (vec!["doq".to_owned(), "h3".to_owned()], "name.example".to_owned());
-                KindDraft::Quic(QuicDraft { host, port, alpn, server_name, zero_rtt: port % 2 == 0 })
+                KindDraft::Quic(QuicDraft { host, port, alpn, server_name, zero_rtt: port.is_multiple_of(2) })
             }
             _ => KindDraft::Websocket {
                 url: format!("wss://{authority}:{port}/a?b=c"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     CheckKind, CheckSpec, DnsSpec, GrpcSpec, Host, HttpMethod, HttpOptions, HttpSpec, HttpVersion, IcmpDraft, Pattern,
-    QuicDraft, ReachDraft, StartTls, StatusRange, TcpSpec, TlsSpec, UdpSpec, WebsocketSpec,
+    QuicDraft, ReachDraft, StartTls, StatusRange, TcpSpec, TlsSpec, TracerouteDraft, UdpSpec, WebsocketSpec,
 };
 
 /// A check as somebody wrote it, before anything was verified.
@@ -61,6 +61,8 @@ pub enum KindDraft {
     Dns(DnsDraft),
     /// ICMP.
     Icmp(IcmpDraft),
+    /// Routers on the way.
+    Traceroute(TracerouteDraft),
     /// UDP.
     Udp {
         /// Name or address.
@@ -212,6 +214,7 @@ impl CheckKind {
             },
             Self::Dns(spec) => KindDraft::Dns(spec.draft()),
             Self::Icmp(spec) => KindDraft::Icmp(spec.draft()),
+            Self::Traceroute(spec) => KindDraft::Traceroute(spec.draft()),
             Self::Udp(UdpSpec { host, port, send, expect }) => KindDraft::Udp {
                 host: host.to_string(),
                 port: u32::from(*port),

@@ -6,8 +6,8 @@ use super::dialogue::ReadPattern;
 use super::host::{self, Underscore};
 use super::pem::ReadPem;
 use super::{
-    CheckKind, GrpcSpec, Host, IcmpSpec, KindDraft, Pattern, TcpSpec, TlsSpec, UdpSpec, WebsocketSpec, dialogue, dns,
-    http, quic,
+    CheckKind, GrpcSpec, Host, IcmpSpec, KindDraft, Pattern, TcpSpec, TlsSpec, TracerouteSpec, UdpSpec, WebsocketSpec,
+    dialogue, dns, http, quic,
 };
 use crate::model::InvalidField;
 use crate::model::id::cut;
@@ -56,6 +56,7 @@ impl CheckKind {
             KindDraft::Grpc { host, port, is_tls, server_name, service } => {
                 grpc(&host, port, is_tls, &server_name, service).map(Self::Grpc)
             }
+            KindDraft::Traceroute(draft) => TracerouteSpec::parse(draft).map(Self::Traceroute),
             KindDraft::Websocket { url, headers, send, expect } => Ok(Self::Websocket(WebsocketSpec {
                 url: http::url("websocket.url", http::WEBSOCKET_SCHEMES, &url)?,
                 headers: http::websocket_headers(headers)?,
@@ -79,7 +80,8 @@ impl CheckKind {
             | Self::Udp(_)
             | Self::Grpc(_)
             | Self::Websocket(_)
-            | Self::Quic(_) => Ok(()),
+            | Self::Quic(_)
+            | Self::Traceroute(_) => Ok(()),
         }
     }
 }

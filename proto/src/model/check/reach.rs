@@ -174,6 +174,7 @@ impl CheckKind {
             Self::Tcp(tcp) => Some(tcp.host.clone()),
             Self::Tls(tls) => Some(tls.host.clone()),
             Self::Icmp(icmp) => Some(icmp.host.clone()),
+            Self::Traceroute(trace) => Some(trace.host.clone()),
             Self::Udp(udp) => Some(udp.host.clone()),
             Self::Grpc(grpc) => Some(grpc.host.clone()),
             Self::Quic(quic) => Some(quic.host.clone()),

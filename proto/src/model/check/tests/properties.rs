@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::{
     CheckDraft, CheckKind, CheckSpec, ClientCertificate, ClientCredentials, DnsDraft, HttpAuth, HttpDraft, HttpOptions,
-    HttpProxy, IcmpDraft, KindDraft, Login, QuicDraft, Reach, ReachDraft,
+    HttpProxy, IcmpDraft, KindDraft, Login, QuicDraft, Reach, ReachDraft, TracerouteDraft,
 };
 use super::http;
 use crate::model::secret::Secret;
@@ -40,6 +40,11 @@ fn any_kind() -> BoxedStrategy<KindDraft> {
         )),
         any_dns(),
         any_train().boxed(),
+        (any_text(), "(udp|icmp|tcp|)", 0_u32..70, 0_u32..8)
+            .prop_map(|(host, method, hops_max, packets_per_hop)| {
+                KindDraft::Traceroute(TracerouteDraft { host, method, hops_max, packets_per_hop })
+            })
+            .boxed(),
         any_dialogue().boxed(),
     ]
     .boxed()
