@@ -39,7 +39,12 @@ pub(super) async fn addresses(name: &Name, kind: RecordType, server: Vetted) -> 
         return Err(class);
     }
     let found = of_chain(&answer, name, kind);
-    if found.is_empty() { Err(ErrorClass::DnsNoData) } else { Ok(found) }
+    match found.is_empty() {
+        false => Ok(found),
+        // Truncated over TCP as well: what is missing cannot be told from what is not there.
+        true if answer.metadata.truncation => Err(ErrorClass::DnsTruncated),
+        true => Err(ErrorClass::DnsNoData),
+    }
 }
 
 /// A query and how to know its answer.

@@ -23,6 +23,14 @@ use super::stream::Stamped;
 /// Largest body that is drained. Larger ones end the run as `body_too_large`.
 pub(super) const BODY_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
+/// Everything that a server may say before its answer begins: settings, interim answers, and the head itself, which is at most
+/// [`BUFFER_BYTES_MAX`].
+pub(super) const HEAD_BYTES_MAX: u64 = 1024 * 1024;
+const _: () = assert!(HEAD_BYTES_MAX >= 2 * BUFFER_BYTES_MAX as u64);
+
+/// Everything that a server may say: the largest body, as much again for chunks and frames around it, and a head.
+pub(super) const EXCHANGE_BYTES_MAX: u64 = 2 * BODY_BYTES_MAX + HEAD_BYTES_MAX;
+
 /// Buffer of an HTTP/1 connection, and so the largest head of an answer. Larger than the largest request: 64 KiB of
 /// body, 2 KiB of URL and the headers of a check.
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
@@ -61,6 +69,11 @@ pub(crate) async fn run<R: Future<Output = Result<(), Fault>>>(
     request: Request<Body>,
     read: impl FnOnce(Response<Incoming>) -> R,
 ) -> Result<(), Fault> {
+    let marks = stream.marks();
+    let read = |response| {
+        marks.answered.raise();
+        read(response)
+    };
     match speech {
         Speech::Http1 => {
             let (mut sender, connection) =

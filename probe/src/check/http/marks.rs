@@ -73,6 +73,8 @@ pub(crate) struct Marks {
     pub(crate) tls_broke: Flag,
     /// The peer answered in HTTP/1 where HTTP/2 was spoken.
     pub(crate) other_version: Flag,
+    /// The head of the answer was understood, and it is not an interim one.
+    pub(crate) answered: Flag,
     /// The peer sent more than the exchange may read, frames and settings included.
     pub(crate) flooded: Flag,
 }

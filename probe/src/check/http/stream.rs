@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
+use super::exchange::{EXCHANGE_BYTES_MAX, HEAD_BYTES_MAX};
 use super::frames::Frames;
 use super::line::Speech;
 use super::marks::Marks;
@@ -19,6 +20,9 @@ use super::records::Records;
 use crate::check::tls::tls_error;
 use crate::clock::Clock;
 use crate::guard::Stream;
+
+/// Bytes after which a reader lets others go on.
+const REST_BYTES: usize = 256 * 1024;
 
 /// The socket.
 #[derive(Debug)]
@@ -98,8 +102,12 @@ pub(super) enum Transport {
 pub(crate) struct Stamped {
     transport: Transport,
     marks: Arc<Marks>,
-    /// Bytes that the peer may still send.
+    /// Bytes that the peer has sent.
+    heard: u64,
+    /// Bytes that the peer may send.
     allowance: u64,
+    /// Bytes that were read since others could go on.
+    unrested: usize,
     /// `Some` for HTTP/2: what is sent, what is received.
     frames: Option<(Frames, Frames)>,
     /// The end of the request has been written, but perhaps not handed to the kernel.
@@ -153,7 +161,8 @@ impl Stamped {
             Speech::Http1 => (None, Opening::Over),
             Speech::Http2 => (Some((Frames::outbound(), Frames::inbound())), Opening::Silent { reader: None }),
         };
-        Self { transport, marks, allowance: u64::MAX, frames, unflushed: false, opening }
+        let allowance = EXCHANGE_BYTES_MAX;
+        Self { transport, marks, heard: 0, allowance, unrested: 0, frames, unflushed: false, opening }
     }
 
     /// Ends the exchange once the peer has sent more than `bytes`, whatever they are.
@@ -161,18 +170,32 @@ impl Stamped {
         self.allowance = bytes;
     }
 
+    /// Where the stream tells what passed.
+    pub(super) fn marks(&self) -> Arc<Marks> {
+        Arc::clone(&self.marks)
+    }
+
     /// Takes `length` bytes from what the peer may send.
     fn spend(&mut self, length: usize) -> io::Result<()> {
-        match self.allowance.checked_sub(u64::try_from(length).unwrap_or(u64::MAX)) {
-            Some(left) => {
-                self.allowance = left;
-                Ok(())
-            }
-            None => {
-                self.marks.flooded.raise();
-                Err(io::ErrorKind::QuotaExceeded.into())
-            }
+        self.unrested = self.unrested.saturating_add(length);
+        self.heard = self.heard.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+        let most = if self.marks.answered.is_up() { self.allowance } else { self.allowance.min(HEAD_BYTES_MAX) };
+        if self.heard > most {
+            self.marks.flooded.raise();
+            return Err(io::ErrorKind::QuotaExceeded.into());
         }
+        Ok(())
+    }
+
+    /// Whether others are to go on first; the reader is woken again at once. What is read may be a flood of pieces that cost
+    /// far more to understand than to send, and an implementation that skips them asks for more in the same breath.
+    fn rests(&mut self, cx: &Context<'_>) -> bool {
+        let rests = self.unrested >= REST_BYTES;
+        if rests {
+            self.unrested = 0;
+            cx.waker().wake_by_ref();
+        }
+        rests
     }
 
     fn note_read(&mut self, bytes: &[u8]) {
@@ -228,7 +251,9 @@ impl Stamped {
     }
 
     fn note_failure(&self, error: &io::Error) {
-        if tls_error(error).is_some() {
+        // What neither the system nor the peer's silence explains, TLS complains of: of messages that overfill its buffers, say.
+        let is_foreign = error.raw_os_error().is_some() || error.kind() == io::ErrorKind::UnexpectedEof;
+        if tls_error(error).is_some() || (matches!(self.transport, Transport::Tls(_)) && !is_foreign) {
             self.marks.tls_broke.raise();
         } else {
             self.marks.lost.raise();
@@ -239,7 +264,7 @@ impl Stamped {
 impl AsyncRead for Stamped {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.opening.holds(cx) {
+        if this.opening.holds(cx) || this.rests(cx) {
             return Poll::Pending;
         }
         let before = buf.filled().len();

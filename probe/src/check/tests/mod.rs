@@ -4,6 +4,7 @@
 mod addresses;
 mod dialogue;
 mod dns;
+mod floods;
 mod grpc;
 mod http;
 mod http2;
