@@ -222,7 +222,7 @@ async fn own_endpoints(membership: &Membership, mesh_addresses: &[Address]) -> V
         match address.resolve().await {
             Ok(found) => endpoints.extend(found),
             Err(error) => {
-                warn!(%address, %error, "this address of the mesh does not resolve, so checks are not kept from it before the next start");
+                warn!(%address, %error, "this address of the mesh does not resolve, so checks are not kept from it before the probe has reached it");
             }
         }
     }

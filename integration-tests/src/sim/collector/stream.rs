@@ -52,7 +52,7 @@ impl Life {
         let config = CollectorConfig {
             collector_id: self.caller.collector.to_string(),
             limits: self.limits,
-            endpoints: std::sync::Arc::default(),
+            endpoints: Arc::default(),
         };
         let peer = PeerIdentity { probe, region: region.clone() };
         // At most one stream per probe: an older one is cut.

@@ -7,6 +7,7 @@ mod dns;
 mod options;
 mod properties;
 mod reach;
+mod spellings;
 
 use super::{
     CheckDraft, CheckKind, CheckSpec, Host, HttpDraft, HttpMethod, HttpVersion, IcmpDraft, KindDraft, ReachDraft,
