@@ -16,6 +16,7 @@ const TYPED: &[(&str, &str)] = &[
     ("days_days", "--days"),
     ("http.version", "--http-version"),
     ("dns.name", "--query"),
+    ("http.ca", "--target-ca"),
     // Nobody types them: the command and its subcommand are what they mean.
     ("definition", "definition"),
     ("kind", "kind"),
@@ -42,6 +43,24 @@ mod tests {
         found
             .extend(command.get_arguments().filter(|one| one.is_positional()).map(|one| format!("<{}>", one.get_id())));
         command.get_subcommands().for_each(|inner| options(inner, found));
+    }
+
+    /// An option of a command with the name of one of all commands would take its place, and end the program.
+    #[test]
+    fn no_command_has_an_option_of_all_commands_for_its_own() {
+        fn own(command: &Command, of_all: &[String], faults: &mut Vec<String>) {
+            for inner in command.get_subcommands() {
+                let clashes = inner.get_arguments().filter(|one| of_all.contains(&one.get_id().to_string()));
+                faults.extend(clashes.map(|one| format!("{}: {}", inner.get_name(), one.get_id())));
+                own(inner, of_all, faults);
+            }
+        }
+        let cli = crate::cli::Cli::command();
+        let of_all: Vec<_> = cli.get_arguments().map(|one| one.get_id().to_string()).collect();
+        assert!(of_all.contains(&"ca".to_owned()), "{of_all:?}");
+        let mut faults = Vec::new();
+        own(&cli, &of_all, &mut faults);
+        assert!(faults.is_empty(), "{faults:?}");
     }
 
     #[test]

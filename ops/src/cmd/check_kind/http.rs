@@ -52,7 +52,7 @@ pub(crate) struct HttpOptionArgs {
     body_bytes_max: Option<u64>,
     /// File with the authorities to trust instead of the probe's own, in PEM (http)
     #[arg(long, value_name = "FILE", value_parser = parse_file)]
-    ca: Option<Secret>,
+    target_ca: Option<Secret>,
 }
 
 /// A secret as typed, or from where `@` points.
@@ -90,10 +90,10 @@ fn login(secret: &Secret) -> wire::Login {
 impl HttpOptionArgs {
     /// Changes `http` in place, and forgets what it changed.
     pub(super) fn apply(&mut self, http: &mut wire::HttpCheck) {
-        let Self { follow_redirects, body_bytes_max, ca, .. } = self;
+        let Self { follow_redirects, body_bytes_max, target_ca, .. } = self;
         http.follow_redirects = follow_redirects.take().unwrap_or(http.follow_redirects);
         http.body_bytes_max = body_bytes_max.take().unwrap_or(http.body_bytes_max);
-        if let Some(ca) = ca.take() {
+        if let Some(ca) = target_ca.take() {
             ca.expose().clone_into(&mut http.ca_pem);
         }
         self.apply_auth(&mut http.auth);
@@ -175,7 +175,7 @@ impl HttpOptionArgs {
             ("proxy", self.proxy.is_some()),
             ("proxy-auth", self.proxy_auth.is_some()),
             ("body-bytes-max", self.body_bytes_max.is_some()),
-            ("ca", self.ca.is_some()),
+            ("target-ca", self.target_ca.is_some()),
         ]
     }
 }
