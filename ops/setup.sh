@@ -70,6 +70,8 @@ find_missing() {
         need nftables nft
         need util-linux unshare nsenter setpriv
         need mount mount
+        # A server of names that signs zones, for checks to measure; its server is unpacked below.
+        need bind9-utils dnssec-keygen dnssec-signzone
         # The logs of long runs name the commit.
         need git git
         ;;
@@ -77,30 +79,32 @@ find_missing() {
     esac
 }
 
-# The peer of the bench, from the distribution. It is unpacked into the user's cache and not installed: the package would
-# start a server on every address of this machine.
-victoria="${XDG_CACHE_HOME:-${HOME:-}/.cache}/sonde/victoria-metrics"
+# Programs of packages that would start a server on every address of this machine: they are unpacked into the user's cache
+# and not installed.
+cache="${XDG_CACHE_HOME:-${HOME:-}/.cache}/sonde"
 
-has_victoria() {
-    command -v victoria-metrics >/dev/null 2>&1 || [ -x "$victoria/usr/bin/victoria-metrics" ]
+# has_unpacked COMMAND FOLDER: whether the command is there, installed or unpacked.
+has_unpacked() {
+    (PATH="$PATH:/usr/sbin:$2/usr/bin:$2/usr/sbin" && command -v "$1") >/dev/null 2>&1
 }
 
-# fetch_victoria FOLDER: downloads and unpacks the package there.
-fetch_victoria() (
-    cd "$1" && apt-get download victoria-metrics && dpkg-deb --extract ./*.deb "$1" && rm -f ./*.deb
+# fetch PACKAGE FOLDER: downloads and unpacks the package there.
+fetch() (
+    cd "$2" && apt-get download "$1" && dpkg-deb --extract ./*.deb "$2" && rm -f ./*.deb
 )
 
-unpack_victoria() {
+# unpack PACKAGE FOLDER
+unpack() {
     command -v apt-get >/dev/null 2>&1 && command -v dpkg-deb >/dev/null 2>&1 ||
-        fail "victoria-metrics is missing; install it so that it is found on PATH, then run this again"
-    mkdir -p "$(dirname "$victoria")" && work=$(mktemp -d "$victoria.XXXXXX") || fail "cannot make a folder beside $victoria"
-    if ! progress "fetching victoria-metrics" fetch_victoria "$work"; then
+        fail "$1 is missing; install it so that it is found on PATH, then run this again"
+    mkdir -p "$(dirname "$2")" && work=$(mktemp -d "$2.XXXXXX") || fail "cannot make a folder beside $2"
+    if ! progress "fetching $1" fetch "$1" "$work"; then
         become_root
         progress "renewing the lists of packages" $root_may apt-get update || :
-        progress "fetching victoria-metrics" fetch_victoria "$work" ||
-            { rm -rf "$work"; fail "apt-get could not download the package victoria-metrics"; }
+        progress "fetching $1" fetch "$1" "$work" ||
+            { rm -rf "$work"; fail "apt-get could not download the package $1"; }
     fi
-    rm -rf "$victoria" && mv "$work" "$victoria" || fail "cannot write $victoria"
+    rm -rf "$2" && mv "$work" "$2" || fail "cannot write $2"
 }
 
 # Sets root_may to what makes a command run as root; refuses with the one line that says what to install.
@@ -163,6 +167,9 @@ find_missing
 if needs_engine; then
     "$here/setup-engine.sh"
 fi
-if [ "$purpose" = bench ] && ! has_victoria; then
-    unpack_victoria
+if [ "$purpose" = bench ] && ! has_unpacked victoria-metrics "$cache/victoria-metrics"; then
+    unpack victoria-metrics "$cache/victoria-metrics"
+fi
+if [ "$purpose" = test ] && ! has_unpacked named "$cache/bind9"; then
+    unpack bind9 "$cache/bind9"
 fi

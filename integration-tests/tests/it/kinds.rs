@@ -1,5 +1,7 @@
 //! Each kind of check from `sonde check create` to `sonde sample list`, against servers that other people wrote.
 
+mod dns;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, TcpListener};

@@ -1,4 +1,5 @@
-"""Servers of other people, for checks to measure: SMTP with STARTTLS, gRPC health, a WebSocket and a datagram socket that echo.
+"""Servers of other people, for checks to measure: SMTP with STARTTLS, gRPC health, DNS over QUIC, a WebSocket and a datagram
+socket that echo.
 
 Usage: servers.py CERTIFICATE KEY. Prints one line of JSON, name to port, when all of them listen on loopback; ends with its
 standard input.
@@ -12,6 +13,9 @@ from concurrent import futures
 
 import grpc
 import websockets
+from aioquic.asyncio import QuicConnectionProtocol, serve
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import StreamDataReceived
 from aiosmtpd.handlers import Sink
 from aiosmtpd.smtp import SMTP
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -25,6 +29,33 @@ class Echo(asyncio.DatagramProtocol):
 
     def datagram_received(self, data, peer):
         self.transport.sendto(b"you said " + data, peer)
+
+
+class NameServer(QuicConnectionProtocol):
+    """Answers each query with the address 192.0.2.1, behind its length."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.said = {}
+
+    def quic_event_received(self, event):
+        if not isinstance(event, StreamDataReceived):
+            return
+        said = self.said[event.stream_id] = self.said.get(event.stream_id, b"") + event.data
+        if event.end_stream:
+            query = said[2:]
+            question = query[12 : query.index(0, 12) + 5]
+            header = query[:2] + bytes([0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0])
+            record = bytes([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1])
+            answer = header + question + record
+            self._quic.send_stream_data(event.stream_id, len(answer).to_bytes(2) + answer, end_stream=True)
+            self.transmit()
+
+
+async def serve_doq(certificate, key):
+    configuration = QuicConfiguration(is_client=False, alpn_protocols=["doq"])
+    configuration.load_cert_chain(certificate, key)
+    return await serve("127.0.0.1", 0, configuration=configuration, create_protocol=NameServer)
 
 
 async def serve_smtp(context):
@@ -60,11 +91,13 @@ async def main():
     plain = await websockets.serve(echo, "127.0.0.1", 0)
     secure = await websockets.serve(echo, "127.0.0.1", 0, ssl=context)
     mail = await serve_smtp(context)
+    names = await serve_doq(certificate, key)
     datagrams, _ = await asyncio.get_running_loop().create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
     port = lambda served: next(iter(served.sockets)).getsockname()[1]
     ports = {
         "smtp": port(mail),
         "udp": datagrams.get_extra_info("sockname")[1],
+        "doq": names._transport.get_extra_info("sockname")[1],
         "grpc": grpc_plain,
         "grpc_tls": grpc_tls,
         "ws": port(plain),

@@ -15,7 +15,7 @@ use sonde_proto::model::time::Wall;
 use super::chain::Courier;
 use crate::check::Context;
 
-/// Everything that `spec` trusts.
+/// Everything that `spec` trusts, and the zones below the root that it trusts a key of.
 ///
 /// # Errors
 /// As [`Courier::fetch`], when the keys of a zone are not to be had.
@@ -23,7 +23,7 @@ pub(super) async fn of(
     spec: &DnsSpec,
     context: &Context,
     courier: &mut Courier<'_>,
-) -> Result<TrustAnchors, ErrorClass> {
+) -> Result<(TrustAnchors, Vec<Name>), ErrorClass> {
     let mut anchors = TrustAnchors::default();
     let mut zones: Vec<Name> = Vec::new();
     for TrustAnchor { zone, algorithm, key, .. } in &spec.trust_anchors {
@@ -35,11 +35,11 @@ pub(super) async fn of(
             zones.push(name);
         }
     }
-    for zone in zones {
+    for zone in &zones {
         let answer = courier.fetch(&Query::query(zone.clone(), WireType::DNSKEY)).await?;
-        trust_siblings(&mut anchors, &zone, &answer, context.clock().wall());
+        trust_siblings(&mut anchors, zone, &answer, context.clock().wall());
     }
-    Ok(anchors)
+    Ok((anchors, zones))
 }
 
 /// Trusts all keys of `zone` when one that is trusted has signed them.

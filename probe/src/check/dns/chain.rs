@@ -1,8 +1,8 @@
 //! Verifies the signatures of an answer up to a trust anchor, with hickory's validator over the line of the run. Never
 //! asks anybody but the server of the run, and never trusts what that server says of its own checks.
 //!
-//! What a server may cost: [`QUERIES_MAX`] queries and [`BYTES_MAX`] bytes of answers, and the run's timeout for all of
-//! it. Messages with more records or signatures than any honest one has are not verified at all.
+//! What a server may cost: [`QUERIES_MAX`] queries and [`BYTES_MAX`] bytes of answers, work on [`ERRANDS_MAX`] of them, and
+//! the run's timeout for all of it. Messages with more records or signatures than any honest one has are not verified at all.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use futures::future::{Either, select};
 use futures::stream::{self, Stream};
 use hickory_proto::dnssec::Proof;
 use hickory_proto::op::{DnsRequest, DnsRequestOptions, DnsResponse, Message, Query, ResponseCode};
-use hickory_proto::rr::{Record, RecordType as WireType};
+use hickory_proto::rr::{Name, Record, RecordType as WireType};
 use hickory_resolver::net::dnssec::DnssecDnsHandle;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::FirstAnswer as _;
@@ -28,6 +28,9 @@ use crate::check::trace::Trace;
 
 /// Queries besides the check's own: two for each of 16 zones on the way from the root.
 const QUERIES_MAX: usize = 32;
+/// Questions of the validator, those among them that have an answer already. Zones that vouch for each other in a circle
+/// make it ask for ever, and each question costs the work on an answer.
+const ERRANDS_MAX: usize = 128;
 /// Bytes of all answers together, the check's own among them. A set of keys that is being exchanged has 2 KiB.
 const BYTES_MAX: usize = 512 * 1024;
 /// Records of one answer.
@@ -73,7 +76,8 @@ pub(super) async fn verify(
     let query = heard.query.clone();
     let mut courier = Courier::new(spec, line, context, trace);
     courier.keep(heard)?;
-    let anchors = anchors::of(spec, context, &mut courier).await?;
+    let (anchors, zones) = anchors::of(spec, context, &mut courier).await?;
+    courier.anchored = zones;
     let (errands, mut waiting) = mpsc::channel(1);
     let (soft, hard) = NSEC3_ROUNDS_MAX;
     let validator = DnssecDnsHandle::with_trust_anchor(Relay { errands }, Arc::new(anchors))
@@ -163,13 +167,17 @@ pub(super) struct Courier<'a> {
     /// Answers as they came: parsed they are ten times as large.
     heard: Vec<(Query, Vec<u8>)>,
     bytes: usize,
+    errands_left: usize,
+    /// Zones with an anchor of the check: nobody above them has a say.
+    anchored: Vec<Name>,
     failure: Option<ErrorClass>,
 }
 
 impl<'a> Courier<'a> {
     fn new(spec: &DnsSpec, line: &'a mut Line, context: &'a Context, trace: &Trace) -> Self {
         let (trace, manner) = (trace.aside(), Manner::of(spec));
-        Self { line, context, trace, manner, heard: Vec::new(), bytes: 0, failure: None }
+        let (heard, anchored) = (Vec::new(), Vec::new());
+        Self { line, context, trace, manner, heard, bytes: 0, errands_left: ERRANDS_MAX, anchored, failure: None }
     }
 
     async fn run(&mut self, errand: Errand) {
@@ -178,7 +186,14 @@ impl<'a> Courier<'a> {
             // One signature was enough, and this was for another.
             return;
         }
-        let answer = match self.fetch(&query).await {
+        if query.query_type() == WireType::DS && self.anchored.contains(query.name()) {
+            // Its key is not the one that is trusted, which is an answer.
+            reply.send(Err(NetError::from("the zone has an anchor"))).ok();
+            return;
+        }
+        // Other runs get their turn between two answers.
+        tokio::task::yield_now().await;
+        let answer = match self.answer(&query).await {
             Ok(answer) => DnsResponse::from_message(answer).map_err(NetError::from),
             Err(class) => {
                 self.failure.get_or_insert(class);
@@ -187,6 +202,11 @@ impl<'a> Courier<'a> {
         };
         // Nobody waits any more when the verdict is there.
         reply.send(answer).ok();
+    }
+
+    async fn answer(&mut self, query: &Query) -> Result<Message, ErrorClass> {
+        self.errands_left = self.errands_left.checked_sub(1).ok_or(ErrorClass::DnsChain)?;
+        self.fetch(query).await
     }
 
     /// The answer to `query`, without the parts that no verdict rests on.

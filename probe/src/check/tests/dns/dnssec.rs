@@ -97,15 +97,20 @@ async fn observe_zone_unverified(name: &str, rcode: &str) -> Observation {
 #[tokio::test]
 async fn a_key_of_somebody_else_makes_an_answer_bogus() {
     let (zone, other) = (Zone::new(), Zone::new().anchor());
-    let server = dns_server(move |query, _| {
-        // The parent knows nothing of the zone.
-        let is_of_parent = asked(query) == RecordType::DS;
-        let empty = || super::dns_answer(query, ResponseCode::NoError, &[]);
-        vec![if is_of_parent { empty() } else { zone.answer(query) }.to_vec().unwrap()]
-    })
-    .await;
+    let server = dns_server(move |query, _| vec![zone.answer(query).to_vec().unwrap()]).await;
     let case = Case { name: "www", dnssec: "require", rcode: "", anchor: &other };
     assert_failed(&observe(&check(server, &case), &context(), GENEROUS).await, ErrorClass::DnsBogus);
+}
+
+#[tokio::test]
+async fn a_zone_that_vouches_for_itself_has_no_chain() {
+    let zone = Zone::new();
+    let server = dns_server(move |query, _| vec![zone.answer(query).to_vec().unwrap()]).await;
+    let kind = draft(|draft| {
+        (draft.name, draft.server) = ("www.signed.test".to_owned(), server.to_string());
+        draft.dnssec = "require".to_owned();
+    });
+    assert_failed(&observe(&kind, &context(), GENEROUS).await, ErrorClass::DnsChain);
 }
 
 /// A server of a signed zone that answers all but addresses with `other`.

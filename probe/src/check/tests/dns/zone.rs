@@ -146,6 +146,12 @@ impl Zone {
             ("plain.signed.test.", RecordType::NS) => {
                 answer.add_answer(record(&owner, RData::NS(NS(name("ns.plain.signed.test.")))));
             }
+            // A server of this zone answers for its parent as well, which it knows nothing of.
+            ("signed.test.", RecordType::DS) => {
+                let types = [RecordType::NS, RecordType::SOA, RecordType::DNSKEY];
+                answer.add_authorities(self.soa());
+                answer.add_authorities(self.nsec(&apex(), &name("alias.signed.test."), &types));
+            }
             ("plain.signed.test.", RecordType::DS) => {
                 let types = [RecordType::NS];
                 answer.add_authorities(self.soa());
