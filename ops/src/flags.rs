@@ -17,6 +17,7 @@ const TYPED: &[(&str, &str)] = &[
     ("http.version", "--http-version"),
     ("dns.name", "--query"),
     ("http.ca", "--target-ca"),
+    ("assertions", "--assert"),
     // Nobody types them: the command and its subcommand are what they mean.
     ("definition", "definition"),
     ("kind", "kind"),
@@ -145,6 +146,7 @@ mod tests {
             "reach.addresses",
             "reach.resolver",
             "reach.resolve_to",
+            "assertions",
         ] {
             let typed = typed(field);
             assert!(known.iter().any(|option| option.eq_ignore_ascii_case(&typed)), "{field}: {typed} is no option");

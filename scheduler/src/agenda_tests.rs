@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sonde_proto::model::assignment::{Assigned, Assignment};
-use sonde_proto::model::check::{CheckKind, KindDraft, Reach};
+use sonde_proto::model::check::{Assertions, CheckKind, KindDraft, Reach};
 use sonde_proto::model::id::{CheckId, Generation};
 use sonde_proto::model::time::{Rhythm, Wall};
 
@@ -25,6 +25,7 @@ fn assigned(n: usize, interval: Duration, phase_us: u64, from: Wall) -> Assigned
         check: check_id(n),
         kind: CheckKind::parse(KindDraft::tcp("192.0.2.1", 80)).unwrap(),
         reach: Reach::default(),
+        assertions: Assertions::default(),
         rhythm,
         timeout: Duration::from_secs(1),
         degraded_after: None,

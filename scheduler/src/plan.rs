@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sonde_proto::model::assignment::{Assigned, Assignment};
-use sonde_proto::model::check::{CheckKind, Protocol, Reach};
+use sonde_proto::model::check::{Assertions, CheckKind, Protocol, Reach};
 use sonde_proto::model::id::{CheckId, Generation, ProbeId, RegionId};
 use sonde_proto::model::time::{Rhythm, Wall};
 
@@ -25,6 +25,8 @@ pub struct CheckIntent {
     pub kind: CheckKind,
     /// How its target is reached.
     pub reach: Reach,
+    /// What is demanded of an answer beyond what the kind expects.
+    pub assertions: Assertions,
     /// Distance between two runs in one region.
     pub interval: Duration,
     /// How long a run may take.
@@ -158,6 +160,7 @@ impl Plan {
                 check: *check,
                 kind: wanted.kind.clone(),
                 reach: wanted.reach,
+                assertions: wanted.assertions.clone(),
                 rhythm,
                 timeout: wanted.timeout,
                 degraded_after: wanted.degraded_after,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sonde_proto::model::assignment::{Assignment, AssignmentUpdate};
-use sonde_proto::model::check::{CheckKind, KindDraft, Protocol, Reach};
+use sonde_proto::model::check::{Assertions, CheckKind, KindDraft, Protocol, Reach};
 use sonde_proto::model::id::{CheckId, Generation, ProbeId, RegionId};
 use sonde_proto::model::time::Wall;
 
@@ -37,6 +37,7 @@ fn check(kind: CheckKind, regions: &[&str]) -> CheckIntent {
     CheckIntent {
         kind,
         reach: Reach::default(),
+        assertions: Assertions::default(),
         interval: Duration::from_secs(60),
         timeout: Duration::from_secs(2),
         degraded_after: None,

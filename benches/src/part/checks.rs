@@ -15,7 +15,7 @@ use sonde_probe::spool::Spool;
 use sonde_proto::codec;
 use sonde_proto::model::address::Policy;
 use sonde_proto::model::assignment::{Assigned, Assignment};
-use sonde_proto::model::check::{CheckKind, KindDraft, Protocol, Reach};
+use sonde_proto::model::check::{Assertions, CheckKind, KindDraft, Protocol, Reach};
 use sonde_proto::model::gap::GapCause;
 use sonde_proto::model::id::{BootId, CheckId, Epoch, Generation, ProbeId};
 use sonde_proto::model::sample::Outcome;
@@ -99,6 +99,7 @@ fn assignment(url: &str, clock: Clock) -> anyhow::Result<Assignment> {
                 check,
                 kind: kind.clone(),
                 reach: Reach::default(),
+                assertions: Assertions::default(),
                 rhythm,
                 timeout: TIMEOUT,
                 degraded_after: None,

@@ -125,7 +125,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
-    use sonde_proto::model::check::{CheckKind, KindDraft, Reach};
+    use sonde_proto::model::check::{Assertions, CheckKind, KindDraft, Reach};
     use sonde_proto::model::time::{Rhythm, Wall};
     use uuid::Uuid;
 
@@ -140,6 +140,7 @@ mod tests {
             check: CheckId(Uuid::from_u128(number)),
             kind,
             reach: Reach::default(),
+            assertions: Assertions::default(),
             rhythm: Rhythm::new(Duration::from_secs(60), 0),
             timeout: Duration::from_secs(5),
             degraded_after: None,

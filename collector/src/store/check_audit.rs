@@ -83,7 +83,8 @@ mod tests {
     use std::time::Duration;
 
     use sonde_proto::model::check::{
-        CheckDraft, ClientCredentials, HttpAuth, HttpDraft, HttpOptions, HttpProxy, KindDraft, Login, ReachDraft,
+        AssertionsDraft, CheckDraft, ClientCredentials, HttpAuth, HttpDraft, HttpOptions, HttpProxy, KindDraft, Login,
+        ReachDraft,
     };
 
     use super::*;
@@ -93,6 +94,7 @@ mod tests {
             name: "one".to_owned(),
             kind,
             reach: ReachDraft::default(),
+            assertions: AssertionsDraft::default(),
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(1),
             regions: vec!["eu-west".to_owned()],

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sonde_collector::ingest::{CheckRight, Rights};
-use sonde_proto::model::check::{CheckKind, KindDraft, Reach};
+use sonde_proto::model::check::{Assertions, CheckKind, KindDraft, Reach};
 use sonde_proto::model::id::{CheckId, RegionId, WorkspaceId};
 use sonde_proto::model::time::{Mono, Rhythm, Wall};
 use sonde_proto::session::pair::SplitMix64;
@@ -106,6 +106,7 @@ impl Config {
             let intent = CheckIntent {
                 kind: check.kind.clone(),
                 reach: Reach::default(),
+                assertions: Assertions::default(),
                 interval: period.interval,
                 timeout: period.interval,
                 degraded_after: None,

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use sonde_proto::wire;
 
+use super::check_assert::{self, AssertArgs, AssertChanges};
 use super::check_kind::{self, KindArgs, KindChanges};
 use super::check_reach::{self, ReachArgs, ReachChanges};
 use super::{check_id, micros};
@@ -70,6 +71,8 @@ pub(crate) struct CreateArgs {
     #[arg(long, value_parser = output::parse_duration, allow_hyphen_values = true, value_name = "TIME")]
     degraded_after: Option<Duration>,
     #[command(flatten)]
+    assertions: AssertArgs,
+    #[command(flatten)]
     reach: ReachArgs,
     /// Create it without running it
     #[arg(long)]
@@ -99,6 +102,8 @@ struct UpdateArgs {
     #[arg(long, value_parser = output::parse_duration, allow_hyphen_values = true, value_name = "TIME")]
     degraded_after: Option<Duration>,
     #[command(flatten)]
+    assertions: AssertChanges,
+    #[command(flatten)]
     reach: ReachChanges,
     #[command(flatten)]
     kind: KindChanges,
@@ -111,6 +116,7 @@ impl UpdateArgs {
             && self.timeout.is_none()
             && self.regions.is_none()
             && self.degraded_after.is_none()
+            && self.assertions.is_empty()
             && self.reach.is_empty()
             && self.kind.flags_given().next().is_none()
     }
@@ -128,6 +134,7 @@ struct View {
     regions: Vec<String>,
     paused: bool,
     reach: serde_json::Value,
+    assertions: serde_json::Value,
     spec: serde_json::Value,
     created_at: Option<String>,
     updated_at: Option<String>,
@@ -148,6 +155,7 @@ impl From<wire::Check> for View {
             regions: definition.regions,
             paused: check.paused,
             reach: check_reach::details(definition.reach.as_ref()),
+            assertions: check_assert::details(definition.assertions.as_ref()),
             spec: check_kind::details(definition.kind.as_ref()),
             created_at: output::instant(check.created_at_us),
             updated_at: output::instant(check.updated_at_us),
@@ -178,6 +186,7 @@ impl Row for View {
             ("created", output::or_dash(self.created_at.as_ref())),
             ("updated", output::or_dash(self.updated_at.as_ref())),
         ];
+        rows.extend(check_assert::settings(&self.assertions));
         rows.extend(check_reach::settings(&self.reach));
         rows.extend(check_kind::settings(&self.spec));
         rows
@@ -237,6 +246,7 @@ async fn create(client: &Client, kind: KindArgs) -> Result<wire::Check> {
         regions: common.regions,
         degraded_after_us: common.degraded_after.map_or(0, micros),
         reach: Some(common.reach.into()),
+        assertions: Some(common.assertions.into()),
     };
     client
         .create_check(wire::CreateCheckRequest {
@@ -270,6 +280,7 @@ async fn update(client: &Client, args: UpdateArgs) -> Result<wire::Check> {
     if let Some(after) = args.degraded_after {
         definition.degraded_after_us = micros(after);
     }
+    args.assertions.apply(&mut definition.assertions);
     args.reach.apply(&mut definition.reach);
     let kind = definition.kind.as_mut().and_then(|kind| kind.kind.as_mut());
     let kind =

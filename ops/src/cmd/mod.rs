@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod check;
+pub(crate) mod check_assert;
 pub(crate) mod check_kind;
 pub(crate) mod check_reach;
 pub mod completion;

@@ -10,6 +10,7 @@ mod dns;
 mod grpc;
 mod http;
 mod icmp;
+mod judge;
 mod presented;
 mod quic;
 mod reach;
@@ -30,7 +31,8 @@ use std::time::Duration;
 
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
-use sonde_proto::model::check::{Addresses, CheckKind, Protocol, Reach};
+use sonde_proto::model::assignment::Assigned;
+use sonde_proto::model::check::{Addresses, Assertions, CheckKind, Protocol, Reach};
 use sonde_proto::model::detail::Detail;
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::sample::{Outcome, Phases};
@@ -41,7 +43,7 @@ use crate::clock::Clock;
 use crate::guard::{Guard, may_send_echoes};
 
 use reach::Way;
-use trace::{Trace, Wants};
+use trace::Trace;
 
 /// What one run saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,25 +115,55 @@ pub fn capabilities() -> BTreeSet<Protocol> {
     Protocol::ALL.into_iter().filter(|protocol| *protocol != Protocol::Icmp || may_send_echoes()).collect()
 }
 
-/// Runs a check once. Ends at `timeout` at the latest, whatever the target does.
-///
-/// A good answer is `degraded` from `degraded_after` on. Dropping the future closes every socket of the run.
-pub async fn run(
-    kind: &CheckKind,
-    reach: Reach,
-    context: &Context,
-    timeout: Duration,
-    degraded_after: Option<Duration>,
-) -> Observation {
+/// What to run, and what to make of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    /// What to do.
+    pub kind: &'a CheckKind,
+    /// How the target is reached.
+    pub reach: Reach,
+    /// How long the run may take.
+    pub timeout: Duration,
+    /// Total latency from which a good answer is `degraded`.
+    pub degraded_after: Option<Duration>,
+    /// What is demanded of an answer beyond what the kind expects.
+    pub assertions: &'a Assertions,
+}
+
+/// Nothing is demanded.
+static NOTHING: Assertions = Assertions { all: Vec::new(), is_inverted: false };
+
+impl<'a> Order<'a> {
+    /// A run that demands nothing beyond what its kind expects.
+    pub fn new(kind: &'a CheckKind, timeout: Duration) -> Self {
+        Self { kind, reach: Reach::default(), timeout, degraded_after: None, assertions: &NOTHING }
+    }
+}
+
+impl<'a> From<&'a Assigned> for Order<'a> {
+    fn from(assigned: &'a Assigned) -> Self {
+        Self {
+            kind: &assigned.kind,
+            reach: assigned.reach,
+            timeout: assigned.timeout,
+            degraded_after: assigned.degraded_after,
+            assertions: &assigned.assertions,
+        }
+    }
+}
+
+/// Runs a check once. Ends at its timeout at the latest, whatever the target does. Dropping the future closes every
+/// socket of the run.
+pub async fn run(order: Order<'_>, context: &Context) -> Observation {
     let started_at = context.clock.wall();
-    let mut trace = Trace::begin(context.clock, timeout, Wants::default());
-    trace.way = Way::of(kind, reach);
-    let result = match reach.addresses {
-        Addresses::First => measure(kind, context, &mut trace).await,
+    let mut trace = Trace::begin(context.clock, order.timeout, judge::wants(order.assertions));
+    trace.way = Way::of(order.kind, order.reach);
+    let result = match order.reach.addresses {
+        Addresses::First => measure(order.kind, context, &mut trace).await,
         // Boxed: the runs of one address need no room for it.
-        Addresses::All => Box::pin(addresses::run(kind, context, &mut trace)).await,
+        Addresses::All => Box::pin(addresses::run(order.kind, context, &mut trace)).await,
     };
-    trace.finish(started_at, result, degraded_after)
+    trace.finish(started_at, result, order.degraded_after, order.assertions)
 }
 
 /// Measures one address of the target.

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use rustls_pki_types::CertificateDer;
+use sonde_proto::model::check::{Assertions, Severity};
 use sonde_proto::model::detail::{Detail, PARTS_MAX, Part, PartKind, ReadingKey};
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::sample::{Outcome, Phases};
 use sonde_proto::model::time::{Mono, Wall, micros};
 
 use super::Observation;
+use super::judge::{self, Facts, Miss};
 use super::reach::Way;
 use crate::clock::Clock;
 
@@ -197,16 +199,47 @@ impl Trace {
         self.ended = self.ended.max(to);
     }
 
+    /// The first assertion that does not hold of a good answer.
+    fn judge(&self, assertions: &Assertions, total: Duration) -> Result<Option<Miss>, ErrorClass> {
+        let facts = Facts {
+            status_code: self.status_code,
+            bytes: self.bytes,
+            phases: self.phases,
+            total_us: micros_u32(total),
+            detail: &self.detail,
+            seen: &self.seen,
+        };
+        judge::first_miss(assertions, &facts)
+    }
+
     pub(crate) fn finish(
-        self,
+        mut self,
         started_at: Wall,
         result: Result<(), ErrorClass>,
         degraded_after: Option<Duration>,
+        assertions: &Assertions,
     ) -> Observation {
         let total = self.total();
-        let (outcome, error) = match result {
-            Ok(()) if degraded_after.is_some_and(|limit| total >= limit) => (Outcome::Degraded, None),
-            Ok(()) => (Outcome::Ok, None),
+        let result = result.and_then(|()| self.judge(assertions, total));
+        let is_slow = degraded_after.is_some_and(|limit| total >= limit);
+        let miss = result.as_ref().ok().and_then(Option::as_ref);
+        if let Some(miss) = miss {
+            let key = match miss.severity {
+                Severity::Failed => ReadingKey::AssertionFailed,
+                Severity::Degraded => ReadingKey::AssertionDegraded,
+            };
+            self.detail.read(key, i64::try_from(miss.place).unwrap_or(i64::MAX));
+        }
+        let ended = match &result {
+            Ok(Some(Miss { severity: Severity::Failed, .. })) => Err(ErrorClass::AssertionFailed),
+            Ok(Some(_)) => Ok(Outcome::Degraded),
+            Ok(None) if is_slow => Ok(Outcome::Degraded),
+            Ok(None) => Ok(Outcome::Ok),
+            Err(class) => Err(*class),
+        };
+        let ended = if assertions.is_inverted { invert(ended) } else { ended };
+        let (outcome, error) = match ended {
+            Ok(outcome) => (outcome, None),
             Err(class) => (Outcome::Failed, Some(class)),
         };
         Observation {
@@ -219,6 +252,15 @@ impl Trace {
             bytes: self.bytes,
             detail: (!self.detail.is_empty()).then(|| Box::new(self.detail)),
         }
+    }
+}
+
+/// Of an inverted check, a good answer is the failure, and a failure of the target is good.
+fn invert(ended: Result<Outcome, ErrorClass>) -> Result<Outcome, ErrorClass> {
+    match ended {
+        Ok(_) => Err(ErrorClass::UnexpectedSuccess),
+        Err(class) if class.is_of_target() => Ok(Outcome::Ok),
+        Err(class) => Err(class),
     }
 }
 

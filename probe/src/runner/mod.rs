@@ -26,7 +26,7 @@ use sonde_scheduler::{Agenda, Due};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 
-use crate::check::{self, Context, Observation};
+use crate::check::{self, Context, Observation, Order};
 use crate::clock::Clock;
 use crate::spool::Spool;
 use passing::Passing;
@@ -218,7 +218,7 @@ impl Runner {
 async fn run_one(due: Due, context: Arc<Context>, spool: Arc<Spool>) {
     let began = context.clock().wall();
     let assigned = Arc::clone(&due.assigned);
-    let run = pin!(check::run(&assigned.kind, assigned.reach, &context, assigned.timeout, assigned.degraded_after));
+    let run = pin!(check::run(Order::from(&*assigned), &context));
     let observation = guarded(run, assigned.timeout + OVERTIME, began).await;
     if observation.started_at.since(due.slot_at) > LATE_AFTER {
         spool.note_late_run();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use sonde_proto::codec;
 use sonde_proto::model::address::Policy;
 use sonde_proto::model::assignment::Assigned;
-use sonde_proto::model::check::{CheckKind, KindDraft, Reach};
+use sonde_proto::model::check::{Assertions, CheckKind, KindDraft, Reach};
 use sonde_proto::model::gap::{Gap, GapCause};
 use sonde_proto::model::id::{BootId, CheckId, Epoch, Generation, ProbeId};
 use sonde_proto::model::sample::Outcome;
@@ -106,6 +106,7 @@ fn assigned(number: u128, kind: CheckKind, interval: Duration) -> Assigned {
         check: CheckId(Uuid::from_u128(number)),
         kind,
         reach: Reach::default(),
+        assertions: Assertions::default(),
         rhythm: Rhythm::new(interval, 0),
         timeout: Duration::from_secs(10),
         degraded_after: None,

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::bounds::{at, id_bytes, len, micros, required, wall, within};
-use super::check::{draft_of_kind, draft_of_reach, wire_kind, wire_reach};
+use super::check::{draft_of_assertions, draft_of_kind, draft_of_reach, wire_assertions, wire_kind, wire_reach};
 use crate::model::InvalidField;
 use crate::model::assignment::{Assigned, Assignment, AssignmentUpdate};
-use crate::model::check::{CheckKind, INTERVAL_MAX, INTERVAL_MIN, Reach, TIMEOUT_MAX, TIMEOUT_MIN};
+use crate::model::check::{Assertions, CheckKind, INTERVAL_MAX, INTERVAL_MIN, Reach, TIMEOUT_MAX, TIMEOUT_MIN};
 use crate::model::id::{CheckId, Generation};
 use crate::model::time::{Rhythm, micros as in_micros};
 use crate::wire;
@@ -44,6 +44,7 @@ fn wire_assigned(assigned: &Assigned) -> wire::AssignedCheck {
         degraded_after_us: assigned.degraded_after.map_or(0, in_micros),
         from_us: assigned.from.0,
         reach: wire_reach(assigned.reach.draft()),
+        assertions: wire_assertions(assigned.assertions.draft()),
     }
 }
 
@@ -82,8 +83,17 @@ fn removals(ids: &[Vec<u8>]) -> Result<BTreeSet<CheckId>, InvalidField> {
 }
 
 fn assigned(message: wire::AssignedCheck) -> Result<Assigned, InvalidField> {
-    let wire::AssignedCheck { check_id, kind, interval_us, phase_us, timeout_us, degraded_after_us, from_us, reach } =
-        message;
+    let wire::AssignedCheck {
+        check_id,
+        kind,
+        interval_us,
+        phase_us,
+        timeout_us,
+        degraded_after_us,
+        from_us,
+        reach,
+        assertions,
+    } = message;
     let interval = micros("assignment.upserts.interval_us", interval_us, INTERVAL_MIN..=INTERVAL_MAX)?;
     let timeout_max = TIMEOUT_MAX.min(interval);
     let timeout = micros("assignment.upserts.timeout_us", timeout_us, TIMEOUT_MIN..=timeout_max)?;
@@ -94,6 +104,7 @@ fn assigned(message: wire::AssignedCheck) -> Result<Assigned, InvalidField> {
     Ok(Assigned {
         check: CheckId::from_slice(&check_id).map_err(at("assignment.upserts.check_id"))?,
         reach: Reach::parse(&draft_of_reach(reach), &kind)?,
+        assertions: Assertions::restore(draft_of_assertions(assertions), &kind)?,
         kind,
         rhythm: Rhythm::new(interval, phase_us),
         timeout,

@@ -6,7 +6,8 @@ use super::bounds::required;
 use super::http_options;
 use crate::model::InvalidField;
 use crate::model::check::{
-    CheckDraft, CheckKind, CheckSpec, DnsDraft, HttpDraft, IcmpDraft, KindDraft, QuicDraft, ReachDraft, TracerouteDraft,
+    AssertionDraft, AssertionsDraft, CheckDraft, CheckKind, CheckSpec, DnsDraft, HttpDraft, IcmpDraft, KindDraft,
+    QuicDraft, ReachDraft, TracerouteDraft,
 };
 use crate::model::time::micros;
 use crate::wire;
@@ -46,7 +47,8 @@ pub fn check_spec_over(definition: wire::CheckDefinition, stored: &CheckSpec) ->
 }
 
 fn draft_of(definition: wire::CheckDefinition, paused: bool) -> Result<CheckDraft, InvalidField> {
-    let wire::CheckDefinition { name, kind, interval_us, timeout_us, regions, degraded_after_us, reach } = definition;
+    let wire::CheckDefinition { name, kind, interval_us, timeout_us, regions, degraded_after_us, reach, assertions } =
+        definition;
     let kind = kind.filter(|kind| kind.kind.is_some());
     let kind = kind.ok_or_else(|| {
         InvalidField::new(
@@ -58,6 +60,7 @@ fn draft_of(definition: wire::CheckDefinition, paused: bool) -> Result<CheckDraf
         name,
         kind: draft_of_kind(kind)?,
         reach: draft_of_reach(reach),
+        assertions: draft_of_assertions(assertions),
         interval: Duration::from_micros(interval_us),
         timeout: Duration::from_micros(timeout_us),
         regions,
@@ -68,7 +71,8 @@ fn draft_of(definition: wire::CheckDefinition, paused: bool) -> Result<CheckDraf
 
 /// Writes a definition for people, who never see its secrets; [`check_spec_over`] reads it back to an equal check.
 pub fn check_definition(spec: &CheckSpec) -> wire::CheckDefinition {
-    let CheckDraft { name, mut kind, reach, interval, timeout, regions, degraded_after, paused: _ } = spec.draft();
+    let CheckDraft { name, mut kind, reach, interval, timeout, regions, degraded_after, assertions, paused: _ } =
+        spec.draft();
     if let KindDraft::Http(draft) = &mut kind {
         http_options::hide(&mut draft.options);
     }
@@ -80,6 +84,7 @@ pub fn check_definition(spec: &CheckSpec) -> wire::CheckDefinition {
         regions,
         degraded_after_us: degraded_after.map_or(0, micros),
         reach: wire_reach(reach),
+        assertions: wire_assertions(assertions),
     }
 }
 
@@ -87,6 +92,19 @@ pub(super) fn wire_reach(draft: ReachDraft) -> Option<wire::Reach> {
     let ReachDraft { family, addresses, resolver, resolve_to } = draft;
     let reach = wire::Reach { family, addresses, resolver, resolve_to };
     (reach != wire::Reach::default()).then_some(reach)
+}
+
+pub(super) fn wire_assertions(draft: AssertionsDraft) -> Option<wire::Assertions> {
+    let AssertionsDraft { all, is_inverted } = draft;
+    let all = all.into_iter().map(|AssertionDraft { text, severity }| wire::Assertion { text, severity }).collect();
+    let assertions = wire::Assertions { all, inverted: is_inverted };
+    (assertions != wire::Assertions::default()).then_some(assertions)
+}
+
+pub(super) fn draft_of_assertions(assertions: Option<wire::Assertions>) -> AssertionsDraft {
+    let wire::Assertions { all, inverted } = assertions.unwrap_or_default();
+    let all = all.into_iter().map(|wire::Assertion { text, severity }| AssertionDraft { text, severity }).collect();
+    AssertionsDraft { all, is_inverted: inverted }
 }
 
 pub(super) fn draft_of_reach(reach: Option<wire::Reach>) -> ReachDraft {

@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use super::json_http::JsonHttp;
 use crate::model::InvalidField;
-use crate::model::check::{CheckDraft, CheckSpec, DnsDraft, KindDraft, QuicDraft, ReachDraft};
+use crate::model::check::{
+    AssertionDraft, AssertionsDraft, CheckDraft, CheckSpec, DnsDraft, KindDraft, QuicDraft, ReachDraft,
+};
 use crate::model::time::micros;
 
 mod packets;
@@ -28,8 +30,19 @@ struct JsonCheck {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     degraded_after_us: Option<u64>,
     regions: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    assertions: Vec<JsonAssertion>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    inverted: bool,
     #[serde(default)]
     paused: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonAssertion {
+    text: String,
+    severity: String,
 }
 
 #[derive(Serialize, Deserialize, Default)]
@@ -161,11 +174,17 @@ impl From<JsonDns> for DnsDraft {
 
 /// Writes a check as JSON; [`check_from_json`] reads it back to an equal one.
 pub fn check_to_json(spec: &CheckSpec) -> Value {
-    let CheckDraft { name, kind, reach, interval, timeout, regions, degraded_after, paused } = spec.draft();
+    let CheckDraft { name, kind, reach, interval, timeout, regions, degraded_after, assertions, paused } = spec.draft();
     let json = JsonCheck {
         name,
         kind: json_kind(kind),
         reach: json_reach(reach),
+        assertions: assertions
+            .all
+            .into_iter()
+            .map(|AssertionDraft { text, severity }| JsonAssertion { text, severity })
+            .collect(),
+        inverted: assertions.is_inverted,
         interval_us: micros(interval),
         timeout_us: micros(timeout),
         degraded_after_us: degraded_after.map(micros),
@@ -213,14 +232,31 @@ fn json_kind(kind: KindDraft) -> JsonKind {
 /// # Errors
 /// `definition` when the JSON has another form, else the first field that makes no sense.
 pub fn check_from_json(json: &Value) -> Result<CheckSpec, InvalidField> {
-    let JsonCheck { name, kind, reach, interval_us, timeout_us, degraded_after_us, regions, paused } =
-        JsonCheck::deserialize(json).map_err(|error| {
-            InvalidField::new("definition", format!("is not a check as this version writes it: {error}"))
-        })?;
+    let JsonCheck {
+        name,
+        kind,
+        reach,
+        interval_us,
+        timeout_us,
+        degraded_after_us,
+        regions,
+        assertions,
+        inverted,
+        paused,
+    } = JsonCheck::deserialize(json).map_err(|error| {
+        InvalidField::new("definition", format!("is not a check as this version writes it: {error}"))
+    })?;
     let JsonReach { family, addresses, resolver, resolve_to } = reach.unwrap_or_default();
     CheckSpec::restore(CheckDraft {
         name,
         kind: draft_of_kind(kind)?,
+        assertions: AssertionsDraft {
+            all: assertions
+                .into_iter()
+                .map(|JsonAssertion { text, severity }| AssertionDraft { text, severity })
+                .collect(),
+            is_inverted: inverted,
+        },
         reach: ReachDraft { family, addresses, resolver, resolve_to },
         interval: Duration::from_micros(interval_us),
         timeout: Duration::from_micros(timeout_us),

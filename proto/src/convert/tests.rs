@@ -15,7 +15,9 @@ use super::{
 use crate::codec::{DictionaryEntry, Reference};
 use crate::model::InvalidField;
 use crate::model::assignment::{Assigned, Assignment, AssignmentUpdate};
-use crate::model::check::{CheckDraft, CheckKind, CheckSpec, KindDraft, Protocol, Reach, ReachDraft};
+use crate::model::check::{
+    AssertionDraft, AssertionsDraft, CheckDraft, CheckKind, CheckSpec, KindDraft, Protocol, Reach, ReachDraft,
+};
 use crate::model::detail::{Detail, Part, PartKind, Reading, ReadingKey};
 use crate::model::error_class::ErrorClass;
 use crate::model::gap::{Gap, GapCause};
@@ -152,13 +154,25 @@ fn reached() -> impl Strategy<Value = (CheckKind, Reach)> {
     })
 }
 
+/// Assertions that suit every kind.
+fn assertions() -> impl Strategy<Value = AssertionsDraft> {
+    let line = prop::sample::select(vec!["status != 500", "total  < 1.5s", "ttfb <= 250ms", "tls_cert_days_left > 14"]);
+    let severity = prop::sample::select(vec!["", "failed", "degraded"]).prop_map(str::to_owned);
+    let one = (line.prop_map(str::to_owned), severity).prop_map(|(text, severity)| AssertionDraft { text, severity });
+    (prop::collection::vec(one, 0..4), any::<bool>()).prop_map(|(all, is_inverted)| {
+        let is_inverted = is_inverted && all.iter().all(|one| one.severity != "degraded");
+        AssertionsDraft { all, is_inverted }
+    })
+}
+
 fn spec() -> impl Strategy<Value = CheckSpec> {
     let timing = (11_000_u64..=1_000_000, 1_u64..86_400_000).prop_flat_map(|(timeout_us, interval_ms)| {
         let interval_us = interval_ms.max(1_000) * 1_000;
         (Just(interval_us), Just(timeout_us), prop::option::of(1..timeout_us))
     });
-    (".{0,30}", reached(), timing, prop::collection::btree_set("[a-z]{2,8}", 1..5), any::<bool>()).prop_map(
-        |(name, (kind, reach), (interval_us, timeout_us, after_us), regions, paused)| {
+    let regions = (prop::collection::btree_set("[a-z]{2,8}", 1..5), any::<bool>());
+    (".{0,30}", reached(), timing, regions, assertions()).prop_map(
+        |(name, (kind, reach), (interval_us, timeout_us, after_us), (regions, paused), assertions)| {
             CheckSpec::new(CheckDraft {
                 name: format!("n{}", name.replace(char::is_control, "").trim_end()),
                 reach: reach.draft(),
@@ -166,7 +180,8 @@ fn spec() -> impl Strategy<Value = CheckSpec> {
                 interval: Duration::from_micros(interval_us),
                 timeout: Duration::from_micros(timeout_us),
                 regions: regions.into_iter().collect(),
-                degraded_after: after_us.map(Duration::from_micros),
+                degraded_after: after_us.map(Duration::from_micros).filter(|_| !assertions.is_inverted),
+                assertions,
                 paused,
             })
             .unwrap()
@@ -182,6 +197,7 @@ fn assigned() -> impl Strategy<Value = Assigned> {
         rhythm: Rhythm::new(spec.interval, phase_us),
         timeout: spec.timeout,
         degraded_after: spec.degraded_after,
+        assertions: spec.assertions,
         from,
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::check::{CheckKind, Reach};
+use super::check::{Assertions, CheckKind, Reach};
 use super::id::{CheckId, Generation};
 use super::time::{Rhythm, Wall};
 
@@ -22,6 +22,8 @@ pub struct Assigned {
     pub timeout: Duration,
     /// Total latency from which a good answer is `degraded`.
     pub degraded_after: Option<Duration>,
+    /// What is demanded of an answer beyond what the kind expects.
+    pub assertions: Assertions,
     /// The first slot that this probe runs; earlier ones belong to somebody else, or to nobody.
     pub from: Wall,
 }

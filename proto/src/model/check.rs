@@ -9,6 +9,7 @@ use super::InvalidField;
 use super::id::{RegionId, cut};
 
 mod anchor;
+mod assertion;
 mod dialogue;
 mod dns;
 mod draft;
@@ -27,6 +28,10 @@ mod tests;
 mod traceroute;
 
 pub use anchor::{TRUST_ANCHORS_MAX, TrustAnchor};
+pub use assertion::{
+    ASSERTION_BYTES_MAX, ASSERTIONS_MAX, Assertion, AssertionDraft, Assertions, AssertionsDraft, Compare, Number,
+    Severity, Subject, Test,
+};
 pub use dialogue::{PATTERN_BYTES_MAX, Pattern, SEND_BYTES_MAX, Searcher};
 pub use dns::{DnsServer, DnsSpec, DnsTransport, Dnssec, Rcode};
 pub use draft::{CheckDraft, DnsDraft, HttpDraft, KindDraft};
@@ -364,6 +369,8 @@ pub struct CheckSpec {
     pub regions: BTreeSet<RegionId>,
     /// Total latency from which a good answer is `degraded`; shorter than `timeout`.
     pub degraded_after: Option<Duration>,
+    /// What is demanded of an answer beyond what the kind expects.
+    pub assertions: Assertions,
     /// Whether it is kept without being run.
     pub paused: bool,
 }

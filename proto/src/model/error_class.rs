@@ -117,6 +117,10 @@ error_classes! {
     ExpectTooComplex = 49, "expect_too_complex";
     /// The run as a whole ended at its timeout.
     Timeout = 50, "timeout";
+    /// An assertion of the check does not hold; the sample says which, its evidence what was seen.
+    AssertionFailed = 51, "assertion_failed";
+    /// The target answered well, and the check is inverted.
+    UnexpectedSuccess = 52, "unexpected_success";
     /// The probe could not run the check, for example because it had no socket left.
     ProbeError = 60, "probe_error";
     /// The target speaks none of the protocols that the check offers over TLS (ALPN).
@@ -155,6 +159,13 @@ error_classes! {
     IcmpLoss = 86, "icmp_loss";
     /// The target did not answer within the hops and the time of the trace.
     TraceUnreached = 87, "trace_unreached";
+}
+
+impl ErrorClass {
+    /// Whether the target, or the way to it, failed: the probe's own troubles and refusals say nothing about it.
+    pub fn is_of_target(self) -> bool {
+        !matches!(self, Self::AddressForbidden | Self::ExpectTooComplex | Self::ProbeError)
+    }
 }
 
 impl fmt::Display for ErrorClass {

@@ -63,6 +63,7 @@ impl Planner {
                 let intent = CheckIntent {
                     kind: row.spec.kind.clone(),
                     reach: row.spec.reach,
+                    assertions: row.spec.assertions.clone(),
                     interval: row.spec.interval,
                     timeout: row.spec.timeout,
                     degraded_after: row.spec.degraded_after,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sonde_proto::model::check::{CheckDraft, CheckSpec, KindDraft, Protocol, ReachDraft};
+use sonde_proto::model::check::{AssertionsDraft, CheckDraft, CheckSpec, KindDraft, Protocol, ReachDraft};
 use sonde_proto::model::id::{CheckId, RegionId, WorkspaceId};
 use uuid::Uuid;
 
@@ -55,6 +55,7 @@ fn check(number: u128, port: u16) -> IntentRow {
         name: format!("check {number}"),
         kind: KindDraft::tcp("127.0.0.1", port),
         reach: ReachDraft::default(),
+        assertions: AssertionsDraft::default(),
         interval: Duration::from_secs(5),
         timeout: Duration::from_secs(2),
         regions: vec!["eu-west".to_owned()],

@@ -8,7 +8,7 @@ use sonde_collector::config::Postgres;
 use sonde_collector::seal::new_id;
 use sonde_collector::store::{Actor, NewCheck, Store};
 use sonde_integration_tests::postgres::TestDb;
-use sonde_proto::model::check::{CheckDraft, CheckSpec, KindDraft, ReachDraft};
+use sonde_proto::model::check::{AssertionsDraft, CheckDraft, CheckSpec, KindDraft, ReachDraft};
 use sonde_proto::model::id::{CheckId, RegionId};
 use sonde_proto::model::time::Wall;
 
@@ -21,6 +21,7 @@ fn spec(interval_s: u64) -> CheckSpec {
         name: "web".to_owned(),
         kind: KindDraft::tcp("target.example", 1),
         reach: ReachDraft::default(),
+        assertions: AssertionsDraft::default(),
         interval: Duration::from_secs(interval_s),
         timeout: Duration::from_secs(1),
         degraded_after: None,

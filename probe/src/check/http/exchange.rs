@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::future::{Either, select};
 use futures::stream::{FuturesUnordered, Stream};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -19,6 +19,7 @@ use super::Body;
 use super::line::Speech;
 use super::session::Session;
 use super::stream::Stamped;
+use crate::check::trace::{Seen, Wants};
 
 /// Largest body that is drained. Larger ones end the run as `body_too_large`.
 pub(super) const BODY_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -47,6 +48,18 @@ pub(crate) struct Progress {
     pub(crate) status: Option<u16>,
     /// Payload bytes that came.
     pub(crate) bytes: u64,
+    /// Version of the answer, as a reading has it.
+    pub(crate) version: Option<i64>,
+    /// What of the answer to keep.
+    pub(crate) wants: Wants,
+    pub(crate) seen: Seen,
+}
+
+impl Progress {
+    /// Nothing so far, of an answer to be looked at by whoever wants so.
+    pub(crate) fn wanting(wants: Wants) -> Self {
+        Self { wants, ..Self::default() }
+    }
 }
 
 /// Why an exchange did not end well.
@@ -84,19 +97,34 @@ pub(crate) async fn run<R: Future<Output = Result<(), Fault>>>(
     }
 }
 
-/// Reads an answer to its end and keeps nothing of it.
+/// Reads an answer to its end and keeps only what is wanted of it.
 pub(super) async fn drain(response: Response<Incoming>, progress: &mut Progress) -> Result<(), Fault> {
     progress.status = Some(response.status().as_u16());
+    progress.version = version_read(response.version());
+    if progress.wants.head {
+        progress.seen.head = Some(response.headers().clone());
+    }
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
         if let Some(data) = frame?.data_ref() {
             progress.bytes += u64::try_from(data.len()).unwrap_or(u64::MAX);
+            progress.seen.hear(progress.wants, data);
             if progress.bytes > BODY_BYTES_MAX {
                 return Err(Fault::TooLarge);
             }
         }
     }
     Ok(())
+}
+
+fn version_read(version: Version) -> Option<i64> {
+    match version {
+        Version::HTTP_10 => Some(10),
+        Version::HTTP_11 => Some(11),
+        Version::HTTP_2 => Some(20),
+        Version::HTTP_3 => Some(30),
+        _ => None,
+    }
 }
 
 /// Largest head of an answer to an upgrade, and so the most that is read beyond it.

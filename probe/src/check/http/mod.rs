@@ -25,6 +25,7 @@ mod tests;
 
 use http_body_util::Full;
 use sonde_proto::model::check::{HttpSpec, HttpVersion};
+use sonde_proto::model::detail::ReadingKey;
 use sonde_proto::model::error_class::ErrorClass;
 
 use super::Context;
@@ -50,10 +51,15 @@ pub(crate) async fn run(spec: &HttpSpec, context: &Context, trace: &mut Trace) -
     let request = request::build(spec, &target, speech)?;
 
     let from = trace.now();
-    let mut progress = Progress::default();
+    let mut progress = Progress::wanting(trace.wants);
     let exchanged = exchange::run(stream, speech, request, |response| exchange::drain(response, &mut progress));
     let outcome = trace.within(exchanged).await;
-    conclude(outcome, &marks, &progress, from, trace)?;
+    let concluded = conclude(outcome, &marks, &progress, from, trace);
+    if let Some(version) = progress.version {
+        trace.read(ReadingKey::HttpVersion, version);
+    }
+    trace.seen = std::mem::take(&mut progress.seen);
+    concluded?;
     judge(spec, &progress)
 }
 

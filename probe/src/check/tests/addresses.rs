@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 
 use super::servers::{asked, background, dns_answer, dns_server, read_head};
 use super::{
-    Context, GENEROUS, Observation, assert_failed, assert_ok, assert_plausible, context_with, http_draft, run,
+    Context, GENEROUS, Observation, Order, assert_failed, assert_ok, assert_plausible, context_with, http_draft, run,
 };
 
 /// A server at every address of 127.0.0.0/8, which answers HTTP as `answer` says of the address that was dialled.
@@ -55,7 +55,8 @@ async fn name_of(addresses: &'static [&'static str]) -> Context {
 
 async fn observe_all(kind: &CheckKind, context: &Context, timeout: Duration) -> Observation {
     let draft = ReachDraft { addresses: "all".to_owned(), ..ReachDraft::default() };
-    let observation = run(kind, Reach::parse(&draft, kind).unwrap(), context, timeout, None).await;
+    let observation =
+        run(Order { reach: Reach::parse(&draft, kind).unwrap(), ..Order::new(kind, timeout) }, context).await;
     assert_plausible(&observation, timeout);
     observation
 }
@@ -155,7 +156,11 @@ async fn of_good_addresses_the_slowest_decides() {
     assert!(observation.phases.dns_us.is_some(), "{observation:?}");
 
     let draft = ReachDraft { addresses: "all".to_owned(), ..ReachDraft::default() };
-    let degraded = run(&kind, Reach::parse(&draft, &kind).unwrap(), &context, GENEROUS, Some(DELAY)).await;
+    let degraded = {
+        let reach = Reach::parse(&draft, &kind).unwrap();
+        let order = Order { reach, degraded_after: Some(DELAY), ..Order::new(&kind, GENEROUS) };
+        run(order, &context).await
+    };
     assert_eq!((degraded.outcome, degraded.error), (Outcome::Degraded, None));
 }
 

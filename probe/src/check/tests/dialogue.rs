@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use sonde_proto::model::check::Assertions;
 use sonde_proto::model::error_class::ErrorClass;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
@@ -25,7 +26,7 @@ async fn observe(
     let mut trace = Trace::begin(clock, timeout, Wants::default());
     let matches = matches.map(|matches| move |heard: &[u8]| Ok(matches(heard)));
     let result = hold(stream, send, matches, &mut trace).await;
-    let observation = trace.finish(clock.wall(), result, None);
+    let observation = trace.finish(clock.wall(), result, None, &Assertions::default());
     assert_plausible(&observation, timeout);
     observation
 }

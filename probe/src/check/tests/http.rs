@@ -3,15 +3,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sonde_proto::model::check::{CheckKind, HttpMethod, HttpVersion, Reach, StatusRange};
+use sonde_proto::model::check::{CheckKind, HttpMethod, HttpVersion, StatusRange};
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::sample::Outcome;
 use tokio::io::AsyncWriteExt;
 
 use super::servers::{Authority, http1_server, read_head, tcp_server, zone_server};
 use super::{
-    GENEROUS, SHORT, assert_failed, assert_ok, assert_plausible, context, context_with, happened, http_kind, observe,
-    run,
+    GENEROUS, Order, SHORT, assert_failed, assert_ok, assert_plausible, context, context_with, happened, http_kind,
+    observe, run,
 };
 
 const DELAY: Duration = Duration::from_millis(80);
@@ -74,7 +74,7 @@ async fn a_slow_server_shows_where_it_is_slow() {
     assert_ok(&observation);
     assert!(observation.phases.ttfb_us.unwrap() >= DELAY_US, "{observation:?}");
     assert!(observation.phases.transfer_us.unwrap() >= DELAY_US * 2, "{observation:?}");
-    let degraded = run(&get(addr), Reach::default(), &context(), GENEROUS, Some(DELAY)).await;
+    let degraded = run(Order { degraded_after: Some(DELAY), ..Order::new(&get(addr), GENEROUS) }, &context()).await;
     assert_plausible(&degraded, GENEROUS);
     assert_eq!((degraded.outcome, degraded.error), (Outcome::Degraded, None));
 }

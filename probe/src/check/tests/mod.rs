@@ -2,6 +2,7 @@
 //! wait for results only.
 
 mod addresses;
+mod assertions;
 mod dialogue;
 mod dns;
 mod floods;
@@ -28,11 +29,11 @@ use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 use sonde_proto::model::address::Policy;
-use sonde_proto::model::check::{CheckKind, KindDraft, Reach};
+use sonde_proto::model::check::{CheckKind, KindDraft};
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::sample::Outcome;
 
-use super::{Context, Observation, run};
+use super::{Context, Observation, Order, run};
 use crate::clock::Clock;
 use crate::guard::Guard;
 
@@ -70,7 +71,7 @@ fn http_kind(url: &str, change: impl FnOnce(&mut sonde_proto::model::check::Http
 }
 
 async fn observe(kind: &CheckKind, context: &Context, timeout: Duration) -> Observation {
-    let observation = run(kind, Reach::default(), context, timeout, None).await;
+    let observation = run(Order::new(kind, timeout), context).await;
     assert_plausible(&observation, timeout);
     observation
 }

@@ -12,8 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::servers::{Carrier, asked, dns_answer, dns_server, tcp_server, zone_server};
 use super::{
-    Context, GENEROUS, Observation, SHORT, assert_failed, assert_ok, assert_plausible, context, context_with, happened,
-    http_draft, run, strict_context,
+    Context, GENEROUS, Observation, Order, SHORT, assert_failed, assert_ok, assert_plausible, context, context_with,
+    happened, http_draft, run, strict_context,
 };
 
 fn tcp(port: u16) -> CheckKind {
@@ -32,7 +32,7 @@ async fn observe_by(
     context: &Context,
     timeout: Duration,
 ) -> Observation {
-    let observation = run(kind, way(change, kind), context, timeout, None).await;
+    let observation = run(Order { reach: way(change, kind), ..Order::new(kind, timeout) }, context).await;
     assert_plausible(&observation, timeout);
     observation
 }

@@ -42,6 +42,7 @@ fn spec(options: HttpOptions) -> CheckSpec {
         name: "one".to_owned(),
         kind: KindDraft::Http(HttpDraft { url, options, ..HttpDraft::default() }),
         reach: ReachDraft::default(),
+        assertions: crate::model::check::AssertionsDraft::default(),
         interval: second,
         timeout: second,
         regions: vec!["eu".to_owned()],

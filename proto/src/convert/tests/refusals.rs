@@ -219,6 +219,7 @@ fn an_assignment_is_verified() {
         check: CheckId(Uuid::from_u128(1)),
         kind: tcp,
         reach: Reach::default(),
+        assertions: crate::model::check::Assertions::default(),
         rhythm: Rhythm::new(Duration::from_secs(1), 7),
         timeout: Duration::from_secs(1),
         degraded_after: None,

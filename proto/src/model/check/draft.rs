@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    CheckKind, CheckSpec, DnsSpec, GrpcSpec, Host, HttpMethod, HttpOptions, HttpSpec, HttpVersion, IcmpDraft, Pattern,
-    QuicDraft, ReachDraft, StartTls, StatusRange, TcpSpec, TlsSpec, TracerouteDraft, UdpSpec, WebsocketSpec,
+    AssertionsDraft, CheckKind, CheckSpec, DnsSpec, GrpcSpec, Host, HttpMethod, HttpOptions, HttpSpec, HttpVersion,
+    IcmpDraft, Pattern, QuicDraft, ReachDraft, StartTls, StatusRange, TcpSpec, TlsSpec, TracerouteDraft, UdpSpec,
+    WebsocketSpec,
 };
 
 /// A check as somebody wrote it, before anything was verified.
@@ -24,6 +25,8 @@ pub struct CheckDraft {
     pub regions: Vec<String>,
     /// Total latency from which a good answer is `degraded`.
     pub degraded_after: Option<Duration>,
+    /// What is demanded of an answer beyond what the kind expects.
+    pub assertions: AssertionsDraft,
     /// Whether it is kept without being run.
     pub paused: bool,
 }
@@ -179,6 +182,7 @@ impl CheckSpec {
             timeout: self.timeout,
             regions: self.regions.iter().map(ToString::to_string).collect(),
             degraded_after: self.degraded_after,
+            assertions: self.assertions.draft(),
             paused: self.paused,
         }
     }

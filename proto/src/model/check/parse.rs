@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
+use super::dialogue::ReadPattern;
 use super::{
-    CheckDraft, CheckKind, CheckSpec, INTERVAL_MAX, INTERVAL_MIN, KindDraft, NAME_CHARS_MAX, REGIONS_MAX, Reach,
-    TIMEOUT_MAX, TIMEOUT_MIN,
+    Assertions, CheckDraft, CheckKind, CheckSpec, INTERVAL_MAX, INTERVAL_MIN, KindDraft, NAME_CHARS_MAX, Pattern,
+    REGIONS_MAX, Reach, TIMEOUT_MAX, TIMEOUT_MIN,
 };
 use crate::model::InvalidField;
 use crate::model::id::{RegionId, cut};
@@ -17,7 +18,7 @@ impl CheckSpec {
     /// # Errors
     /// Names the first field that makes no sense, and what would.
     pub fn new(draft: CheckDraft) -> Result<Self, InvalidField> {
-        Self::read(draft, CheckKind::parse)
+        Self::read(draft, CheckKind::parse, Pattern::new)
     }
 
     /// Reads what [`CheckSpec::draft`] wrote, and takes its word for what is costly to verify.
@@ -25,10 +26,14 @@ impl CheckSpec {
     /// # Errors
     /// As [`CheckSpec::new`].
     pub fn restore(draft: CheckDraft) -> Result<Self, InvalidField> {
-        Self::read(draft, CheckKind::restore)
+        Self::read(draft, CheckKind::restore, Pattern::known)
     }
 
-    fn read(draft: CheckDraft, kind: fn(KindDraft) -> Result<CheckKind, InvalidField>) -> Result<Self, InvalidField> {
+    fn read(
+        draft: CheckDraft,
+        kind: fn(KindDraft) -> Result<CheckKind, InvalidField>,
+        pattern: ReadPattern,
+    ) -> Result<Self, InvalidField> {
         let name = name(draft.name)?;
         let kind = kind(draft.kind)?;
         let reach = Reach::parse(&draft.reach, &kind)?;
@@ -47,7 +52,12 @@ impl CheckSpec {
         }
         let degraded_after = draft.degraded_after.map(|after| degraded_after(after, timeout)).transpose()?;
         let regions = regions(&draft.regions)?;
-        Ok(Self { name, kind, reach, interval, timeout, regions, degraded_after, paused: draft.paused })
+        let assertions = Assertions::read(draft.assertions, &kind, pattern)?;
+        if assertions.is_inverted && degraded_after.is_some() {
+            let reason = "cannot degrade an inverted check, for which a good answer is the failure: leave it out";
+            return Err(InvalidField::new("degraded_after", reason));
+        }
+        Ok(Self { name, kind, reach, interval, timeout, regions, degraded_after, assertions, paused: draft.paused })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+mod assertions;
 mod dialogues;
 mod dns;
 mod options;
@@ -10,7 +11,8 @@ mod reach;
 mod spellings;
 
 use super::{
-    CheckDraft, CheckKind, CheckSpec, Host, HttpDraft, HttpMethod, HttpVersion, IcmpDraft, KindDraft, ReachDraft,
+    AssertionsDraft, CheckDraft, CheckKind, CheckSpec, Host, HttpDraft, HttpMethod, HttpVersion, IcmpDraft, KindDraft,
+    ReachDraft,
 };
 use crate::model::InvalidField;
 
@@ -23,6 +25,7 @@ fn draft() -> CheckDraft {
         name: "front page".to_owned(),
         kind: http("https://example.com/"),
         reach: ReachDraft::default(),
+        assertions: AssertionsDraft::default(),
         interval: Duration::from_secs(5),
         timeout: Duration::from_secs(2),
         regions: vec!["eu-west".to_owned(), "us-east".to_owned()],

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls_pki_types::ServerName;
+use sonde_proto::model::check::Assertions;
 use sonde_proto::model::error_class::ErrorClass;
 
 use super::servers::{Authority, Identity, background};
@@ -82,7 +83,12 @@ async fn ask(
         Ok(mut link) => link.ask(message, 100_000, &mut trace).await,
         Err(class) => Err(class),
     };
-    let seen = trace.finish(context.clock().wall(), answer.as_ref().map(|_| ()).map_err(|class| *class), None);
+    let seen = trace.finish(
+        context.clock().wall(),
+        answer.as_ref().map(|_| ()).map_err(|class| *class),
+        None,
+        &Assertions::default(),
+    );
     super::assert_plausible(&seen, timeout);
     (answer, seen)
 }

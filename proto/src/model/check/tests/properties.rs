@@ -5,8 +5,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::{
-    CheckDraft, CheckKind, CheckSpec, ClientCertificate, ClientCredentials, DnsDraft, HttpAuth, HttpDraft, HttpOptions,
-    HttpProxy, IcmpDraft, KindDraft, Login, QuicDraft, Reach, ReachDraft, TracerouteDraft,
+    AssertionDraft, Assertions, AssertionsDraft, CheckDraft, CheckKind, CheckSpec, ClientCertificate,
+    ClientCredentials, DnsDraft, HttpAuth, HttpDraft, HttpOptions, HttpProxy, IcmpDraft, KindDraft, Login, QuicDraft,
+    Reach, ReachDraft, TracerouteDraft,
 };
 use super::http;
 use crate::model::secret::Secret;
@@ -158,6 +159,14 @@ fn any_pattern() -> impl Strategy<Value = String> {
     prop_oneof![any::<String>(), "[a-z.*+?()\\[\\]{}0-9,|^$-]{0,30}", r"(\\w\{[0-9]{1,4}\}){0,3}"]
 }
 
+fn any_assertions() -> impl Strategy<Value = AssertionsDraft> {
+    let word = "(status|total|header|body|json|record|dns_ttl|loss_percent|[a-z_.$\\[\\]'0-9-]{0,12}|==|!=|<|>=|exists|absent|matches|not_contains|\"x\"|5ms|1\\.5s|-3|[^ ]{0,6})";
+    let line = prop_oneof![any_text(), prop::collection::vec(word, 1..5).prop_map(|words| words.join(" "))];
+    let one = (line, "(failed|degraded|)").prop_map(|(text, severity)| AssertionDraft { text, severity });
+    (prop::collection::vec(one, 0..3), any::<bool>())
+        .prop_map(|(all, is_inverted)| AssertionsDraft { all, is_inverted })
+}
+
 fn any_reach() -> impl Strategy<Value = ReachDraft> {
     (("(4|6|any|5|)", "(first|all|ALL|)"), (any_text(), any_text())).prop_map(
         |((family, addresses), (resolver, resolve_to))| ReachDraft { family, addresses, resolver, resolve_to },
@@ -184,12 +193,22 @@ proptest! {
     }
 
     #[test]
+    fn hostile_assertions_never_panic_and_accepted_ones_read_back_equal(kind in any_kind(), draft in any_assertions()) {
+        if let Ok(kind) = CheckKind::parse(kind)
+            && let Ok(assertions) = Assertions::parse(draft, &kind)
+        {
+            prop_assert_eq!(Assertions::parse(assertions.draft(), &kind), Ok(assertions.clone()));
+            prop_assert_eq!(Assertions::restore(assertions.draft(), &kind), Ok(assertions));
+        }
+    }
+
+    #[test]
     fn hostile_drafts_never_panic_and_accepted_ones_read_back_equal(
         name in any_text(), interval in 0_u64..100_000_000, timeout in any::<u32>(), after in any::<Option<u32>>(),
-        regions in prop::collection::vec("[a-z-]{0,8}", 0..4), paused: bool, reach in any_reach(),
+        regions in prop::collection::vec("[a-z-]{0,8}", 0..4), paused: bool, reach in any_reach(), assertions in any_assertions(),
     ) {
         let draft = CheckDraft {
-            name, kind: http("https://example.com/"), reach, regions, paused,
+            name, kind: http("https://example.com/"), reach, assertions, regions, paused,
             interval: Duration::from_millis(interval), timeout: Duration::from_micros(timeout.into()),
             degraded_after: after.map(|after| Duration::from_micros(after.into())),
         };
