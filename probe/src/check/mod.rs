@@ -19,6 +19,7 @@ mod tcp;
 mod tls;
 mod trace;
 mod traceroute;
+mod trust;
 mod udp;
 mod websocket;
 
@@ -88,6 +89,7 @@ pub struct Context {
     guard: Guard,
     tls: TlsConnector,
     quic: quic::Trust,
+    tokens: http::Tokens,
 }
 
 impl Context {
@@ -101,7 +103,13 @@ impl Context {
             roots.add(root)?;
         }
         let quic = quic::Trust::new(roots.clone())?;
-        Ok(Self { clock, guard, tls: TlsConnector::from(Arc::new(tls::client_config(roots)?)), quic })
+        Ok(Self {
+            clock,
+            guard,
+            tls: TlsConnector::from(Arc::new(tls::client_config(roots)?)),
+            quic,
+            tokens: http::Tokens::default(),
+        })
     }
 
     /// The clock that runs are timed with.

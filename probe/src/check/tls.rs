@@ -11,6 +11,7 @@ use sonde_proto::model::check::{Host, TlsSpec};
 use sonde_proto::model::detail::ReadingKey;
 use sonde_proto::model::error_class::ErrorClass;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::trace::{Phase, Trace};
@@ -58,9 +59,20 @@ pub(crate) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     context: &Context,
     trace: &mut Trace,
 ) -> Result<TlsStream<S>, ErrorClass> {
+    handshake_by(&context.tls, stream, name, alpn, trace).await
+}
+
+/// As [`handshake`], with what a check trusts and shows by itself.
+pub(crate) async fn handshake_by<S: AsyncRead + AsyncWrite + Unpin>(
+    connector: &TlsConnector,
+    stream: S,
+    name: ServerName<'static>,
+    alpn: &[&[u8]],
+    trace: &mut Trace,
+) -> Result<TlsStream<S>, ErrorClass> {
     let offered = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     let from = trace.now();
-    let shaking = trace.within(context.tls.with_alpn(offered).connect(name, stream));
+    let shaking = trace.within(connector.with_alpn(offered).connect(name, stream));
     let (done, chain) = presented::watch(shaking).await;
     trace.close(Phase::Tls, from);
     presented::tell(chain, trace);

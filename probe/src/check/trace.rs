@@ -76,6 +76,8 @@ pub(crate) struct Trace {
     /// Payload bytes received.
     pub(crate) bytes: Option<u64>,
     detail: Detail,
+    /// The address that was found last.
+    pub(crate) peer: Option<IpAddr>,
     /// What to keep in `seen`.
     pub(crate) wants: Wants,
     pub(crate) seen: Seen,
@@ -94,6 +96,7 @@ impl Trace {
             status_code: None,
             bytes: None,
             detail: Detail::default(),
+            peer: None,
             wants,
             seen: Seen::default(),
         }
@@ -140,6 +143,26 @@ impl Trace {
     /// From the beginning of the first phase to the end of the last.
     pub(crate) fn total(&self) -> Duration {
         self.began.map_or(Duration::ZERO, |began| self.ended.since(began))
+    }
+
+    /// Begins a step that has phases of its own, and returns what came before it. Of what the run has heard, only the
+    /// last step's is kept.
+    pub(crate) fn begin_step(&mut self) -> Before {
+        (self.status_code, self.bytes, self.peer, self.seen) = (None, None, None, Seen::default());
+        Before { began: self.began.take(), phases: std::mem::take(&mut self.phases) }
+    }
+
+    /// Ends a step: returns its phases and its total, and adds them to what came before.
+    pub(crate) fn end_step(&mut self, before: Before) -> (Phases, u32) {
+        let (phases, total) = (self.phases, self.total());
+        self.phases = before.phases.and_then(phases);
+        self.began = before.began.or(self.began);
+        (phases, micros_u32(total))
+    }
+
+    /// Parts of this kind so far.
+    pub(crate) fn parts_of(&self, kind: PartKind) -> u16 {
+        u16::try_from(self.detail.parts.iter().filter(|part| part.kind == kind).count()).unwrap_or(u16::MAX)
     }
 
     /// Keeps a number under its name.
@@ -262,6 +285,13 @@ fn invert(ended: Result<Outcome, ErrorClass>) -> Result<Outcome, ErrorClass> {
         Err(class) if class.is_of_target() => Ok(Outcome::Ok),
         Err(class) => Err(class),
     }
+}
+
+/// What a run had done before a step.
+#[derive(Debug)]
+pub(crate) struct Before {
+    began: Option<Mono>,
+    phases: Phases,
 }
 
 /// Microseconds, saturating at 71 minutes: a run ends after 60 s.

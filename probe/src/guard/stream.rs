@@ -26,6 +26,11 @@ impl Stream {
     pub(super) fn new(tcp: TcpStream) -> Self {
         Self { tcp }
     }
+
+    /// Waits for bytes and copies them without taking them; 0 when the peer has ended.
+    pub(crate) async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.tcp.peek(buf).await
+    }
 }
 
 /// What a write that was tried came to; `None` when it has to wait for room.

@@ -188,6 +188,8 @@ reading_keys! {
     HttpVersion = 20, "http_version";
     /// Redirects that were followed.
     HttpRedirects = 21, "http_redirects";
+    /// Time that it took to fetch a token, microseconds; in no phase. Absent when one was at hand.
+    HttpTokenTime = 22, "http_token_us";
     /// Response code of DNS.
     DnsRcode = 30, "dns_rcode";
     /// Records in the answer section; signatures that came along do not count.

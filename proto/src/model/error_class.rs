@@ -159,12 +159,46 @@ error_classes! {
     IcmpLoss = 86, "icmp_loss";
     /// The target did not answer within the hops and the time of the trace.
     TraceUnreached = 87, "trace_unreached";
+    /// A redirect leads nowhere: `Location` is absent, or no URL.
+    RedirectLocation = 100, "redirect_location";
+    /// A redirect leads to something else than http or https.
+    RedirectScheme = 101, "redirect_scheme";
+    /// A redirect leads from https to http.
+    RedirectDowngrade = 102, "redirect_downgrade";
+    /// A redirect leads to where the run has been.
+    RedirectLoop = 103, "redirect_loop";
+    /// There are more redirects than the check follows.
+    RedirectLimit = 104, "redirect_limit";
+    /// No connection to the proxy, or no address of it.
+    ProxyConnect = 110, "proxy_connect";
+    /// The proxy did not connect to the target; the sample carries its status.
+    ProxyRefused = 111, "proxy_refused";
+    /// The proxy wants other credentials.
+    ProxyAuth = 112, "proxy_auth";
+    /// What the proxy said does not follow HTTP.
+    ProxyProtocol = 113, "proxy_protocol";
+    /// No token could be fetched.
+    TokenUnavailable = 120, "token_unavailable";
+    /// The token endpoint does not know the client, or does not grant what it asks for.
+    TokenRefused = 121, "token_refused";
 }
 
 impl ErrorClass {
     /// Whether the target, or the way to it, failed: the probe's own troubles and refusals say nothing about it.
     pub fn is_of_target(self) -> bool {
-        !matches!(self, Self::AddressForbidden | Self::ExpectTooComplex | Self::ProbeError)
+        !matches!(
+            self,
+            Self::AddressForbidden
+                | Self::ExpectTooComplex
+                | Self::IcmpUnavailable
+                | Self::ProbeError
+                | Self::ProxyConnect
+                | Self::ProxyRefused
+                | Self::ProxyAuth
+                | Self::ProxyProtocol
+                | Self::TokenUnavailable
+                | Self::TokenRefused
+        )
     }
 }
 

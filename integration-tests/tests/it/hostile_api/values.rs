@@ -3,6 +3,7 @@
 use sonde_integration_tests::mesh::Mesh;
 use sonde_proto::wire;
 use sonde_proto::wire::check_kind::Kind;
+use sonde_proto::wire::http_auth::Scheme;
 use tonic::{Code, Status};
 
 use super::raw::{call, methods};
@@ -41,6 +42,11 @@ fn trace(change: fn(&mut wire::TracerouteCheck)) -> Option<wire::CheckKind> {
     let mut trace = wire::TracerouteCheck { host: "a".into(), ..Default::default() };
     change(&mut trace);
     kind(Kind::Traceroute(trace))
+}
+
+fn basic(user: &str, password: &str) -> Option<wire::CheckKind> {
+    let scheme = Some(Scheme::Basic(wire::Login { user: user.into(), password: password.into() }));
+    http(|http| http.auth = Some(wire::HttpAuth { scheme }))
 }
 
 fn talk(change: fn(&mut wire::TcpCheck)) -> Option<wire::CheckKind> {
@@ -109,6 +115,29 @@ const DEFINITIONS: &[(&str, Spoil)] = &[
     ("reach.addresses", |it| it.reach = reach(|reach| reach.addresses = "x".repeat(100_000))),
     ("reach.resolver", |it| it.reach = reach(|reach| reach.resolver = "9.9.9.9:99999".into())),
     ("reach.resolve_to", |it| it.reach = reach(|reach| reach.resolve_to = "127.0.0.1\r\n".into())),
+    ("http.follow_redirects", |it| it.kind = http(|http| http.follow_redirects = u32::MAX)),
+    ("http.body_bytes_max", |it| it.kind = http(|http| http.body_bytes_max = u64::MAX)),
+    ("http.auth", |it| it.kind = http(|http| http.auth = Some(wire::HttpAuth { scheme: None }))),
+    ("http.basic_auth", |it| it.kind = basic("a:b", "")),
+    ("http.basic_auth", |it| it.kind = basic("a", "(hidden)")),
+    ("http.bearer_token", |it| {
+        let scheme = Some(Scheme::Bearer("a\r\nb: c".into()));
+        it.kind = http(|http| http.auth = Some(wire::HttpAuth { scheme }));
+    }),
+    ("http.oauth2_token_url", |it| {
+        let scheme = Some(Scheme::Oauth2(wire::ClientCredentials::default()));
+        it.kind = http(|http| http.auth = Some(wire::HttpAuth { scheme }));
+    }),
+    ("http.client_cert", |it| {
+        it.kind = http(|http| {
+            http.url = "https://example.com/".into();
+            http.client_certificate = Some(wire::ClientCertificate::default());
+        });
+    }),
+    ("http.proxy", |it| {
+        it.kind = http(|http| http.proxy = Some(wire::HttpProxy { url: "http://a/b?c".into(), login: None }));
+    }),
+    ("http.ca", |it| it.kind = http(|http| http.ca_pem = "-----BEGIN CERTIFICATE-----\0".into())),
     ("host", |it| it.kind = tcp("", 80)),
     ("host", |it| it.kind = tcp("a\0b", 80)),
     ("port", |it| it.kind = tcp("a", 0)),

@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::future::{Either, select};
 use futures::stream::{FuturesUnordered, Stream};
-use http::{Request, Response, StatusCode, Version};
+use http::header::LOCATION;
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -19,7 +20,7 @@ use super::Body;
 use super::line::Speech;
 use super::session::Session;
 use super::stream::Stamped;
-use crate::check::trace::{Seen, Wants};
+use crate::check::trace::{Seen, Trace, Wants};
 
 /// Largest body that is drained. Larger ones end the run as `body_too_large`.
 pub(super) const BODY_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -48,17 +49,37 @@ pub(crate) struct Progress {
     pub(crate) status: Option<u16>,
     /// Payload bytes that came.
     pub(crate) bytes: u64,
-    /// Version of the answer, as a reading has it.
-    pub(crate) version: Option<i64>,
-    /// What of the answer to keep.
-    pub(crate) wants: Wants,
-    pub(crate) seen: Seen,
+    /// Version of the answer.
+    pub(super) version: Option<Version>,
+    /// Where it leads, when that was to be kept.
+    pub(super) location: Option<HeaderValue>,
+    /// What else was to be kept.
+    pub(super) seen: Seen,
 }
 
-impl Progress {
-    /// Nothing so far, of an answer to be looked at by whoever wants so.
-    pub(crate) fn wanting(wants: Wants) -> Self {
-        Self { wants, ..Self::default() }
+/// What to read of an answer, and what to keep of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keep {
+    /// Largest body.
+    pub(super) bytes_max: u64,
+    /// Its head.
+    pub(super) head: bool,
+    /// Its `Location`.
+    pub(super) location: bool,
+    /// First bytes of its body.
+    pub(super) body_bytes: usize,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { bytes_max: BODY_BYTES_MAX, head: false, location: false, body_bytes: 0 }
+    }
+}
+
+impl Keep {
+    /// What somebody wants of the run of `trace`.
+    pub(super) fn of(trace: &Trace) -> Self {
+        Self { head: trace.wants.head, body_bytes: trace.wants.body_bytes, ..Self::default() }
     }
 }
 
@@ -97,34 +118,28 @@ pub(crate) async fn run<R: Future<Output = Result<(), Fault>>>(
     }
 }
 
-/// Reads an answer to its end and keeps only what is wanted of it.
-pub(super) async fn drain(response: Response<Incoming>, progress: &mut Progress) -> Result<(), Fault> {
+/// Reads an answer to its end and keeps of it what `keep` says.
+pub(super) async fn drain(response: Response<Incoming>, keep: Keep, progress: &mut Progress) -> Result<(), Fault> {
     progress.status = Some(response.status().as_u16());
-    progress.version = version_read(response.version());
-    if progress.wants.head {
+    progress.version = Some(response.version());
+    if keep.location {
+        progress.location = response.headers().get(LOCATION).cloned();
+    }
+    if keep.head {
         progress.seen.head = Some(response.headers().clone());
     }
+    let wants = Wants { body_bytes: keep.body_bytes, ..Wants::default() };
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
         if let Some(data) = frame?.data_ref() {
             progress.bytes += u64::try_from(data.len()).unwrap_or(u64::MAX);
-            progress.seen.hear(progress.wants, data);
-            if progress.bytes > BODY_BYTES_MAX {
+            progress.seen.hear(wants, data);
+            if progress.bytes > keep.bytes_max {
                 return Err(Fault::TooLarge);
             }
         }
     }
     Ok(())
-}
-
-fn version_read(version: Version) -> Option<i64> {
-    match version {
-        Version::HTTP_10 => Some(10),
-        Version::HTTP_11 => Some(11),
-        Version::HTTP_2 => Some(20),
-        Version::HTTP_3 => Some(30),
-        _ => None,
-    }
 }
 
 /// Largest head of an answer to an upgrade, and so the most that is read beyond it.

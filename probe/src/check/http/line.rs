@@ -7,9 +7,12 @@ use std::sync::Arc;
 use sonde_proto::model::check::HttpVersion;
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::time::Mono;
+use tokio_rustls::TlsConnector;
 
 use super::exchange::{Fault, Progress};
+use super::follow::Passage;
 use super::marks::Marks;
+use super::proxy;
 use super::request::Target;
 use super::stream::{Stamped, Transport, Wire};
 use crate::check::trace::{Phase, Trace};
@@ -45,12 +48,30 @@ impl Line {
         context: &Context,
         trace: &mut Trace,
     ) -> Result<Self, ErrorClass> {
+        Self::open_by(target, version, &Passage::default(), context, trace).await
+    }
+
+    /// As [`Self::open`], by a way that a check has chosen.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and those of a proxy.
+    pub(super) async fn open_by(
+        target: &Target,
+        version: HttpVersion,
+        passage: &Passage<'_>,
+        context: &Context,
+        trace: &mut Trace,
+    ) -> Result<Self, ErrorClass> {
         let address = reach::find(&target.host, target.port, context, trace).await?;
-        let tcp = reach::connect(address, context, trace).await?;
+        trace.peer = Some(address.addr().ip());
+        let tcp = match passage.proxy {
+            None => reach::connect(address, context, trace).await?,
+            Some(proxy) => Box::pin(proxy::connect(proxy, address, context, trace)).await?,
+        };
         let marks = Arc::new(Marks::default());
         let wire = Wire::new(tcp, context.clock(), Arc::clone(&marks), target.secure);
         let (transport, speech) = if target.secure {
-            secure(wire, target, version, context, trace).await?
+            secure(wire, target, version, passage.tls.as_ref().unwrap_or(&context.tls), trace).await?
         } else {
             let speech = match version {
                 HttpVersion::Negotiated | HttpVersion::Http1 => Speech::Http1,
@@ -67,7 +88,7 @@ async fn secure(
     wire: Wire,
     target: &Target,
     version: HttpVersion,
-    context: &Context,
+    connector: &TlsConnector,
     trace: &mut Trace,
 ) -> Result<(Transport, Speech), ErrorClass> {
     let offer: &[&[u8]] = match version {
@@ -77,7 +98,7 @@ async fn secure(
         // It is not spoken over TCP: see `http3`.
         HttpVersion::Http3 => return Err(ErrorClass::ProbeError),
     };
-    let stream = tls::handshake(wire, target.server_name()?, offer, context, trace).await?;
+    let stream = tls::handshake_by(connector, wire, target.server_name()?, offer, trace).await?;
     let speech = if stream.get_ref().1.alpn_protocol() == Some(H2) { Speech::Http2 } else { Speech::Http1 };
     if version == HttpVersion::Http2 && speech != Speech::Http2 {
         return Err(ErrorClass::HttpVersion);

@@ -1,4 +1,5 @@
-//! One HTTP exchange over a connection of its own. Never follows a redirect, never keeps a body.
+//! One HTTP exchange over a connection of its own, and with the options of a check what goes before and after it. Never
+//! keeps more of an answer than somebody wants.
 //!
 //! What the phases mean, for every version and with or without TLS:
 //! - `send` ends when the kernel has taken the last byte of the request (with TLS: of the record that holds it).
@@ -11,18 +12,23 @@
 //! The kinds that are spoken over HTTP share what is below: [`Line`], [`exchange`] and [`request`].
 
 pub(crate) mod exchange;
+mod follow;
 mod frames;
 mod http3;
 mod line;
 mod marks;
+mod proxy;
 mod records;
+mod redirect;
 pub(crate) mod request;
 mod session;
 mod stream;
+mod token;
 
 #[cfg(test)]
 mod tests;
 
+use http::{HeaderValue, Version};
 use http_body_util::Full;
 use sonde_proto::model::check::{HttpSpec, HttpVersion};
 use sonde_proto::model::detail::ReadingKey;
@@ -36,31 +42,67 @@ pub(crate) use marks::Marks;
 pub(crate) use session::Session;
 pub(crate) use stream::Stamped;
 
-use exchange::Progress;
-use request::Target;
+use exchange::{Keep, Progress};
+use follow::Passage;
+use request::{Ask, Target};
+pub(crate) use token::Tokens;
 
 /// The body of a request.
 pub(crate) type Body = Full<bytes::Bytes>;
 
 pub(crate) async fn run(spec: &HttpSpec, context: &Context, trace: &mut Trace) -> Result<(), ErrorClass> {
-    if spec.version == HttpVersion::Http3 {
-        return Box::pin(http3::run(spec, context, trace)).await;
+    match &spec.options {
+        None => {
+            let (passage, keep) = (Passage::default(), Keep::of(trace));
+            let answer = ask_once(&Ask::of(spec), spec.version, &passage, keep, context, trace).await?;
+            judge(spec, &answer)
+        }
+        Some(options) => Box::pin(follow::run(spec, options, context, trace)).await,
     }
-    let target = Target::of(&spec.url)?;
-    let Line { stream, speech, marks } = Line::open(&target, spec.version, context, trace).await?;
-    let request = request::build(spec, &target, speech)?;
+}
+
+/// Sends one request over a connection of its own and reads the answer.
+async fn ask_once(
+    ask: &Ask<'_>,
+    version: HttpVersion,
+    passage: &Passage<'_>,
+    keep: Keep,
+    context: &Context,
+    trace: &mut Trace,
+) -> Result<Progress, ErrorClass> {
+    if version == HttpVersion::Http3 {
+        return Box::pin(http3::ask_once(ask, keep, context, trace)).await;
+    }
+    let target = Target::of(&ask.url)?;
+    let Line { stream, speech, marks } = Line::open_by(&target, version, passage, context, trace).await?;
+    let request = request::build(ask, &target, speech)?;
 
     let from = trace.now();
-    let mut progress = Progress::wanting(trace.wants);
-    let exchanged = exchange::run(stream, speech, request, |response| exchange::drain(response, &mut progress));
+    let mut progress = Progress::default();
+    let exchanged = exchange::run(stream, speech, request, |response| exchange::drain(response, keep, &mut progress));
     let outcome = trace.within(exchanged).await;
     let concluded = conclude(outcome, &marks, &progress, from, trace);
-    if let Some(version) = progress.version {
-        trace.read(ReadingKey::HttpVersion, version);
-    }
-    trace.seen = std::mem::take(&mut progress.seen);
-    concluded?;
-    judge(spec, &progress)
+    (trace.seen.head, trace.seen.body) = (progress.seen.head.take(), std::mem::take(&mut progress.seen.body));
+    read_version(target.secure, &progress, trace);
+    concluded.map(|()| progress)
+}
+
+/// Keeps the version of the answer, where it could have been another one.
+fn read_version(is_negotiated: bool, progress: &Progress, trace: &mut Trace) {
+    let version = match progress.version {
+        Some(Version::HTTP_2) => 20,
+        Some(Version::HTTP_10) => 10,
+        Some(_) if is_negotiated => 11,
+        Some(_) | None => return,
+    };
+    trace.read(ReadingKey::HttpVersion, version);
+}
+
+/// A value that no log shows.
+fn sensitive(text: &str) -> Result<HeaderValue, ErrorClass> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| ErrorClass::ProbeError)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn judge(spec: &HttpSpec, progress: &Progress) -> Result<(), ErrorClass> {

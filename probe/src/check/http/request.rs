@@ -1,7 +1,9 @@
 //! Builds the request of an `http` check, and the parts of it that other kinds share. Never sends one.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
-use http::header::{ACCEPT, CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use rustls_pki_types::ServerName;
 use sonde_proto::model::check::{Host, HttpMethod, HttpSpec};
@@ -51,22 +53,41 @@ impl Target {
     }
 }
 
-/// The request of `spec`.
+/// What one request of a run says.
+#[derive(Debug)]
+pub(super) struct Ask<'a> {
+    pub(super) url: Cow<'a, Url>,
+    pub(super) method: HttpMethod,
+    pub(super) headers: Cow<'a, [(String, String)]>,
+    pub(super) body: &'a [u8],
+    /// Who asks.
+    pub(super) authorization: Option<HeaderValue>,
+}
+
+impl<'a> Ask<'a> {
+    /// The first request of a check.
+    pub(super) fn of(spec: &'a HttpSpec) -> Self {
+        let (url, headers) = (Cow::Borrowed(&spec.url), Cow::Borrowed(spec.headers.as_slice()));
+        Self { url, method: spec.method, headers, body: &spec.body, authorization: None }
+    }
+}
+
+/// The request that says `ask`.
 ///
 /// # Errors
 /// [`ErrorClass::ProbeError`] for parts that no [`HttpSpec`] holds.
-pub(super) fn build(spec: &HttpSpec, target: &Target, speech: Speech) -> Result<Request<Body>, ErrorClass> {
-    let mut request = Request::new(if spec.body.is_empty() {
-        Body::default()
-    } else {
-        Body::new(Bytes::copy_from_slice(&spec.body))
-    });
-    *request.method_mut() = method(spec.method);
-    *request.headers_mut() = headers(&spec.headers, speech)?;
+pub(super) fn build(ask: &Ask<'_>, target: &Target, speech: Speech) -> Result<Request<Body>, ErrorClass> {
+    let mut request =
+        Request::new(if ask.body.is_empty() { Body::default() } else { Body::new(Bytes::copy_from_slice(ask.body)) });
+    *request.method_mut() = method(ask.method);
+    *request.headers_mut() = headers(&ask.headers, speech)?;
     let headers = request.headers_mut();
+    if let Some(authorization) = &ask.authorization {
+        headers.insert(AUTHORIZATION, authorization.clone());
+    }
     headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
-    let authority = authority(headers, &spec.url)?;
-    let path = path(&spec.url);
+    let authority = authority(headers, &ask.url)?;
+    let path = path(&ask.url);
     let uri = match speech {
         Speech::Http1 => {
             headers.insert(HOST, HeaderValue::from_str(&authority).map_err(|_| ErrorClass::ProbeError)?);

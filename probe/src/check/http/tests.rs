@@ -48,12 +48,14 @@ async fn a_request_does_not_wait_for_what_the_server_says_first() {
 
     let draft = KindDraft::http(format!("http://{address}/"));
     let CheckKind::Http(spec) = CheckKind::parse(draft).unwrap() else { panic!("a draft of http is a check of http") };
-    let request = request::build(&spec, &Target::of(&spec.url).unwrap(), Speech::Http2).unwrap();
+    let request = request::build(&Ask::of(&spec), &Target::of(&spec.url).unwrap(), Speech::Http2).unwrap();
     let marks = Arc::new(Marks::default());
     let wire = Wire::new(tcp, Clock::system(), Arc::clone(&marks), false);
     let stamped = Stamped::new(Transport::Plain(wire), Speech::Http2, marks);
     let mut progress = Progress::default();
-    let exchanged = exchange::run(stamped, Speech::Http2, request, |response| exchange::drain(response, &mut progress));
+    let exchanged = exchange::run(stamped, Speech::Http2, request, |response| {
+        exchange::drain(response, Keep::default(), &mut progress)
+    });
     let served = async {
         let frames = frames_until_head(&mut server).await;
         server.write_all(ANSWER).await.unwrap();

@@ -116,7 +116,7 @@ async fn an_answer_is_judged_by_the_worst_assertion_that_does_not_hold() {
             Some(ErrorClass::AssertionFailed),
             Some((ReadingKey::AssertionFailed, 2)),
         ),
-        (&[("http_version == 11", ""), ("connect < 30s", "degraded")], Outcome::Ok, None, None),
+        (&[("body_bytes == 8", ""), ("connect < 30s", "degraded")], Outcome::Ok, None, None),
     ];
     for (lines, outcome, error, reading) in cases {
         let assertions = assertions(&kind, lines, false);

@@ -10,6 +10,8 @@ mod grpc;
 mod http;
 mod http2;
 mod http3;
+mod http_options;
+mod http_ways;
 mod icmp;
 mod lab;
 mod observer;

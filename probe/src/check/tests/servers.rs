@@ -101,6 +101,14 @@ impl Authority {
     }
 }
 
+/// A certificate as a file holds it.
+pub(super) fn certificate_pem(certificate: &CertificateDer<'_>) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(certificate);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
 /// Certificate and key of a server.
 pub(super) struct Identity {
     chain: Vec<CertificateDer<'static>>,
@@ -108,6 +116,28 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    /// Certificate and key as files hold them.
+    pub(super) fn pem(&self) -> (String, String) {
+        (certificate_pem(&self.chain[0]), self.key.serialize_pem())
+    }
+
+    /// Accepts TLS of clients whose certificate is from `authority`.
+    pub(super) fn acceptor_for_clients(self, authority: &Authority) -> TlsAcceptor {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(authority.root.clone()).unwrap();
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(self.chain, key)
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
+
     /// Accepts TLS and offers `alpn`.
     pub(super) fn acceptor(self, alpn: &[&[u8]]) -> TlsAcceptor {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -3,7 +3,7 @@
 use super::host::{self, Underscore};
 use super::options;
 use super::pem::ReadPem;
-use super::{HttpDraft, HttpMethod, HttpSpec, HttpVersion, StatusRange};
+use super::{HttpDraft, HttpMethod, HttpOptions, HttpSpec, HttpVersion, StatusRange};
 use crate::model::InvalidField;
 use crate::model::id::cut;
 
@@ -42,8 +42,8 @@ pub(super) const WEBSOCKET_SCHEMES: [&str; 2] = ["ws", "wss"];
 /// Verifies an `http` check.
 pub(super) fn spec(mut draft: HttpDraft, read: ReadPem) -> Result<HttpSpec, InvalidField> {
     let options = options::options(&mut draft, read);
-    if draft.version == HttpVersion::Http3.name() && matches!(&options, Ok(Some(options)) if options.proxy.is_some()) {
-        return Err(InvalidField::new("http.proxy", "carries no HTTP/3: leave it out, or use another version"));
+    if let (Ok(Some(options)), true) = (&options, draft.version == HttpVersion::Http3.name()) {
+        fits_http3(options)?;
     }
     let address = url("http.url", HTTP_SCHEMES, &draft.url)?;
     Ok(HttpSpec {
@@ -55,6 +55,22 @@ pub(super) fn spec(mut draft: HttpDraft, read: ReadPem) -> Result<HttpSpec, Inva
         expect_status: expect_status(&draft.expect_status)?,
         options: options?,
     })
+}
+
+/// Refuses options that take the way of TCP.
+fn fits_http3(options: &HttpOptions) -> Result<(), InvalidField> {
+    let refuse =
+        |field: &str, why: &str| Err(InvalidField::new(field, format!("{why}: leave it out, or use version 1.1 or 2")));
+    if options.proxy.is_some() {
+        return refuse("http.proxy", "carries no HTTP/3");
+    }
+    if options.client_certificate.is_some() {
+        return refuse("http.client_cert", "is not shown over HTTP/3");
+    }
+    if !options.ca_pem.is_empty() {
+        return refuse("http.ca", "is not known to HTTP/3");
+    }
+    Ok(())
 }
 
 /// Reads a URL. What other programs read differently is refused instead of repaired.

@@ -14,20 +14,20 @@ use std::task::Poll;
 use bytes::Buf;
 use h3::error::{Code, StreamError};
 use http::Request;
+use http::header::LOCATION;
 use http_body_util::BodyExt;
 use quinn_proto::VarInt;
-use sonde_proto::model::check::HttpSpec;
 use sonde_proto::model::detail::ReadingKey;
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::time::Mono;
 
-use super::exchange::{BODY_BYTES_MAX, Progress};
+use super::Body;
+use super::exchange::{Keep, Progress};
 use super::line::{Speech, record, timeout_class};
 use super::marks::Marks;
-use super::request::{self, Target};
-use super::{Body, judge};
+use super::request::{self, Ask, Target};
 use crate::check::quic::{self, Link, Offer, lost_class};
-use crate::check::trace::{Seen, Trace, Wants};
+use crate::check::trace::{Trace, Wants};
 use crate::check::{Context, reach};
 use carrier::{Carrier, Ledger, Shared};
 
@@ -38,12 +38,6 @@ const HEADER_LIST_BYTES_MAX: u64 = 64 * 1024;
 
 /// The version as a reading.
 const HTTP3: i64 = 30;
-
-/// What is kept of an answer for others to look at.
-struct Kept {
-    wants: Wants,
-    seen: Seen,
-}
 
 /// Why an exchange did not end well.
 #[derive(Debug)]
@@ -60,12 +54,19 @@ impl From<StreamError> for Fault {
     }
 }
 
-pub(super) async fn run(spec: &HttpSpec, context: &Context, trace: &mut Trace) -> Result<(), ErrorClass> {
-    let target = Target::of(&spec.url)?;
+/// As [`super::ask_once`].
+pub(super) async fn ask_once(
+    ask: &Ask<'_>,
+    keep: Keep,
+    context: &Context,
+    trace: &mut Trace,
+) -> Result<Progress, ErrorClass> {
+    let target = Target::of(&ask.url)?;
     // HTTP/3 spells a request as HTTP/2 does.
-    let request = request::build(spec, &target, Speech::Http2)?;
+    let request = request::build(ask, &target, Speech::Http2)?;
     let name = target.server_name()?;
     let address = reach::find(&target.host, target.port, context, trace).await?;
+    trace.peer = Some(address.addr().ip());
     let offer = Offer { name: &name, alpn: &[ALPN], tickets: None };
     let opened = quic::open(address, offer, context, trace).await;
     let mut link =
@@ -77,15 +78,13 @@ pub(super) async fn run(spec: &HttpSpec, context: &Context, trace: &mut Trace) -
     let ledger = Arc::new(Ledger::default());
     let mut progress = Progress::default();
     let carrier = Carrier::new(shared.clone(), Arc::clone(&ledger));
-    let mut kept = Kept { wants: trace.wants, seen: std::mem::take(&mut trace.seen) };
-    let exchanged = exchange(request, carrier, &ledger, &mut progress, &mut kept);
+    let exchanged = exchange(request, carrier, &ledger, keep, &mut progress);
     let outcome = trace.within(drive(&shared, exchanged)).await;
-    trace.seen = kept.seen;
+    (trace.seen.head, trace.seen.body) = (progress.seen.head.take(), std::mem::take(&mut progress.seen.body));
     if progress.status.is_some() {
         trace.read(ReadingKey::HttpVersion, HTTP3);
     }
-    shared.with(|link| conclude(outcome, link, &ledger, &progress, from, trace))?;
-    judge(spec, &progress)
+    shared.with(|link| conclude(outcome, link, &ledger, &progress, from, trace)).map(|()| progress)
 }
 
 /// H3_NO_ERROR.
@@ -113,9 +112,10 @@ async fn exchange(
     request: Request<Body>,
     carrier: Carrier,
     ledger: &Ledger,
+    keep: Keep,
     progress: &mut Progress,
-    Kept { wants, seen }: &mut Kept,
 ) -> Result<(), Fault> {
+    let wants = Wants { body_bytes: keep.body_bytes, ..Wants::default() };
     let mut builder = h3::client::builder();
     builder.max_field_section_size(HEADER_LIST_BYTES_MAX).send_grease(false);
     let (mut connection, mut sender) = builder.build(carrier).await.map_err(|_| Fault::Connection)?;
@@ -133,17 +133,20 @@ async fn exchange(
             response = stream.recv_response().await?;
         }
         progress.status = Some(response.status().as_u16());
-        if wants.head {
-            seen.head = Some(std::mem::take(response.headers_mut()));
+        if keep.location {
+            progress.location = response.headers().get(LOCATION).cloned();
+        }
+        if keep.head {
+            progress.seen.head = Some(std::mem::take(response.headers_mut()));
         }
         while let Some(mut data) = stream.recv_data().await? {
             ledger.note_delivered(data.remaining());
             progress.bytes += u64::try_from(data.remaining()).unwrap_or(u64::MAX);
             while data.has_remaining() {
-                seen.hear(*wants, data.chunk());
+                progress.seen.hear(wants, data.chunk());
                 data.advance(data.chunk().len());
             }
-            if progress.bytes > BODY_BYTES_MAX {
+            if progress.bytes > keep.bytes_max {
                 stream.stop_sending(Code::H3_REQUEST_CANCELLED);
                 return Err(Fault::TooLarge);
             }

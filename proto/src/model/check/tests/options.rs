@@ -117,6 +117,23 @@ fn each_option_names_itself() {
 }
 
 #[test]
+fn what_takes_the_way_of_tcp_is_refused_for_http_3() {
+    let with = |change: fn(&mut HttpOptions)| {
+        refused(|http| {
+            http.version = "3".to_owned();
+            change(&mut http.options);
+        })
+        .0
+    };
+    let proxy = |options: &mut HttpOptions| {
+        options.proxy = Some(HttpProxy { url: "http://proxy.example:3128".to_owned(), ..HttpProxy::default() });
+    };
+    assert_eq!(with(proxy), "http.proxy");
+    assert_eq!(with(|options| options.client_certificate = Some(identity())), "http.client_cert");
+    assert_eq!(with(|options| options.ca_pem = identity().certificate_pem), "http.ca");
+}
+
+#[test]
 fn certificates_are_read_and_compared_with_their_key() {
     let refused_identity =
         |identity: ClientCertificate| refused(|http| http.options.client_certificate = Some(identity));
