@@ -266,3 +266,57 @@ async fn datagrams_health_services_and_websockets_are_measured() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_3_and_quic_are_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    let certificate = Certificate::make(dir.path());
+    let servers = Servers::start(&certificate);
+    let mesh = Mesh::start_trusting(&REGIONS, &certificate.authority).await;
+    let port = servers.port("http3");
+    let found = format!("https://localhost:{port}/health");
+    let absent = format!("https://localhost:{port}/absent");
+    let quic = ["--host", "localhost", "--port", &port];
+    let handshake: &[&str] = &["dns_us", "connect_us", "tls_us"];
+    let twice: &[&str] = &["dns_us", "connect_us", "tls_us", "ttfb_us", "transfer_us"];
+    run(
+        &mesh,
+        &[
+            (vec!["http", "--name", "found", "--url", &found, "--http-version", "3"], "ok", None, Some(200), &PHASES),
+            (
+                vec![
+                    "http",
+                    "--name",
+                    "posted",
+                    "--url",
+                    &found,
+                    "--http-version",
+                    "3",
+                    "--method",
+                    "POST",
+                    "--body",
+                    "a",
+                ],
+                "ok",
+                None,
+                Some(200),
+                &PHASES,
+            ),
+            (
+                vec!["http", "--name", "absent", "--url", &absent, "--http-version", "3"],
+                "failed",
+                Some("http_status"),
+                Some(404),
+                &PHASES,
+            ),
+            ([&["quic", "--name", "edge"], &quic[..]].concat(), "ok", None, None, handshake),
+            ([&["quic", "--name", "back"], &quic[..], &["--zero-rtt"]].concat(), "ok", None, None, twice),
+        ],
+    )
+    .await;
+    let ticket = mesh.create_check(&[&["quic", "--name", "ticket"], &quic[..], &["--zero-rtt"], &COMMON].concat());
+    for sample in mesh.wait_for_samples(&ticket, &REGIONS, 1).await {
+        let read = |name: &str| sample["readings"][name].as_i64();
+        assert_eq!((read("quic_version"), read("quic_zero_rtt")), (Some(1), Some(1)), "{sample}");
+    }
+}

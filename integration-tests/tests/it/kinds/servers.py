@@ -1,5 +1,5 @@
-"""Servers of other people, for checks to measure: SMTP with STARTTLS, gRPC health, DNS over QUIC, a WebSocket and a datagram
-socket that echo.
+"""Servers of other people, for checks to measure: SMTP with STARTTLS, gRPC health, HTTP/3, DNS over QUIC, a WebSocket and a
+datagram socket that echo.
 
 Usage: servers.py CERTIFICATE KEY. Prints one line of JSON, name to port, when all of them listen on loopback; ends with its
 standard input.
@@ -14,8 +14,10 @@ from concurrent import futures
 import grpc
 import websockets
 from aioquic.asyncio import QuicConnectionProtocol, serve
+from aioquic.h3.connection import H3_ALPN, H3Connection
+from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import StreamDataReceived
+from aioquic.quic.events import ProtocolNegotiated, StreamDataReceived
 from aiosmtpd.handlers import Sink
 from aiosmtpd.smtp import SMTP
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -58,6 +60,47 @@ async def serve_doq(certificate, key):
     return await serve("127.0.0.1", 0, configuration=configuration, create_protocol=NameServer)
 
 
+class Web(QuicConnectionProtocol):
+    """Answers each request over HTTP/3 with its method and path."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.http = None
+        self.asked = {}
+
+    def quic_event_received(self, event):
+        if isinstance(event, ProtocolNegotiated):
+            self.http = H3Connection(self._quic)
+        for heard in self.http.handle_event(event) if self.http else []:
+            if isinstance(heard, HeadersReceived):
+                self.asked[heard.stream_id] = dict(heard.headers)
+            if isinstance(heard, (HeadersReceived, DataReceived)) and heard.stream_ended:
+                self.answer(heard.stream_id, self.asked[heard.stream_id])
+
+    def answer(self, stream, asked):
+        status = b"404" if asked[b":path"] == b"/absent" else b"200"
+        self.http.send_headers(stream, [(b":status", status), (b"content-type", b"text/plain")])
+        self.http.send_data(stream, b"you said %s %s" % (asked[b":method"], asked[b":path"]), end_stream=True)
+        self.transmit()
+
+
+async def serve_http3(certificate, key):
+    configuration = QuicConfiguration(is_client=False, alpn_protocols=H3_ALPN)
+    configuration.load_cert_chain(certificate, key)
+    tickets = {}
+    keep = lambda ticket: tickets.__setitem__(ticket.ticket, ticket)
+    fetch = lambda label: tickets.pop(label, None)
+    server = await serve(
+        "127.0.0.1",
+        0,
+        configuration=configuration,
+        create_protocol=Web,
+        session_ticket_handler=keep,
+        session_ticket_fetcher=fetch,
+    )
+    return server, server._transport.get_extra_info("sockname")[1]
+
+
 async def serve_smtp(context):
     mail = lambda: SMTP(Sink(), hostname="mail.example", ident="a mail server", tls_context=context)
     return await asyncio.get_running_loop().create_server(mail, "127.0.0.1", 0)
@@ -93,6 +136,7 @@ async def main():
     mail = await serve_smtp(context)
     names = await serve_doq(certificate, key)
     datagrams, _ = await asyncio.get_running_loop().create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
+    web, http3 = await serve_http3(certificate, key)
     port = lambda served: next(iter(served.sockets)).getsockname()[1]
     ports = {
         "smtp": port(mail),
@@ -102,10 +146,12 @@ async def main():
         "grpc_tls": grpc_tls,
         "ws": port(plain),
         "wss": port(secure),
+        "http3": http3,
     }
     print(json.dumps(ports), flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     server.stop(None)
+    web.close()
 
 
 asyncio.run(main())
