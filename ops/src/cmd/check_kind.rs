@@ -26,7 +26,7 @@ pub(crate) enum KindArgs {
         #[command(flatten)]
         common: super::check::CreateArgs,
         #[command(flatten)]
-        http: HttpArgs,
+        http: Box<HttpArgs>,
     },
     /// Open a TCP connection; with flags, upgrade it to TLS, send bytes, and wait for an answer
     Tcp {
@@ -190,7 +190,7 @@ impl KindArgs {
     /// The flags that every kind has, and the kind as the wire carries it.
     pub(crate) fn split(self) -> (super::check::CreateArgs, wire::CheckKind) {
         let (common, kind) = match self {
-            Self::Http { common, http } => (common, Kind::Http(http.into())),
+            Self::Http { common, http } => (common, Kind::Http((*http).into())),
             Self::Tcp { common, target: HostPortArgs { host, port }, starttls, dialogue } => {
                 let DialogueArgs { send: Bytes(send), expect } = dialogue;
                 (common, Kind::Tcp(wire::TcpCheck { host, port, starttls, send, expect }))

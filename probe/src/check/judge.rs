@@ -33,13 +33,13 @@ pub(super) struct Facts<'a> {
 
 /// An assertion that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Miss {
+pub(super) struct Miss {
     /// Its place in the check, from 1.
-    pub place: usize,
+    pub(super) place: usize,
     /// What follows.
-    pub severity: Severity,
+    pub(super) severity: Severity,
     /// The assertion and what was seen instead, cut and escaped, for people.
-    pub text: String,
+    pub(super) text: String,
 }
 
 /// What to keep of an answer so that `assertions` can be judged.

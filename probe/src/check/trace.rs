@@ -288,7 +288,7 @@ fn invert(ended: Result<Outcome, ErrorClass>) -> Result<Outcome, ErrorClass> {
 }
 
 /// What a run had done before a step.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Before {
     began: Option<Mono>,
     phases: Phases,

@@ -104,7 +104,7 @@ fn assigned(message: wire::AssignedCheck) -> Result<Assigned, InvalidField> {
     Ok(Assigned {
         check: CheckId::from_slice(&check_id).map_err(at("assignment.upserts.check_id"))?,
         reach: Reach::parse(&draft_of_reach(reach), &kind)?,
-        assertions: Assertions::restore(draft_of_assertions(assertions), &kind)?,
+        assertions: Assertions::restore(&draft_of_assertions(assertions), &kind)?,
         kind,
         rhythm: Rhythm::new(interval, phase_us),
         timeout,

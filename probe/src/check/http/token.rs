@@ -2,7 +2,7 @@
 //! they end. Never on a connection that a run measures: the time that it takes is a reading of its own.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ const LIFETIME_MAX: Duration = Duration::from_secs(86_400);
 const MARGIN: Duration = Duration::from_secs(70);
 
 /// Whom a token is for, and the way to where it comes from; hashed, since a map shows its keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key([u8; 32]);
 
 impl Key {
@@ -63,7 +63,7 @@ type Slot = Arc<tokio::sync::Mutex<Option<Token>>>;
 
 /// The tokens of a probe. Whoever needs one that is being fetched waits for it, within its own timeout.
 #[derive(Debug, Default)]
-pub(crate) struct Tokens(Mutex<HashMap<Key, Slot>>);
+pub(crate) struct Tokens(Mutex<BTreeMap<Key, Slot>>);
 
 impl Tokens {
     fn slot(&self, key: Key) -> Slot {

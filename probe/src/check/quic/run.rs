@@ -34,7 +34,7 @@ pub(crate) async fn run(spec: &QuicSpec, context: &Context, trace: &mut Trace) -
     let prepared = Prepared::new(offer, context)?;
     let link = shake(target, &name, &prepared, context, trace).await?;
     if spec.zero_rtt {
-        let is_accepted = come_back(link, target, &name, &prepared, context, trace).await?;
+        let is_accepted = Box::pin(come_back(link, target, &name, &prepared, context, trace)).await?;
         trace.read(ReadingKey::QuicZeroRtt, i64::from(is_accepted));
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 use sonde_proto::model::check::{AssertionDraft, Assertions, AssertionsDraft, CheckKind, KindDraft, Severity};
-use sonde_proto::model::detail::{Detail, ReadingKey};
+use sonde_proto::model::detail::{Detail, Reading, ReadingKey};
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::sample::{Outcome, Phases};
 
@@ -11,9 +11,12 @@ use super::{GENEROUS, Order, assert_failed, assert_ok, context, http_kind, run};
 use crate::check::judge::{Facts, Miss, first_miss};
 use crate::check::trace::Seen;
 
-fn assertions(kind: &CheckKind, lines: &[(&str, &str)], is_inverted: bool) -> Assertions {
+/// Assertions and their severities.
+type Lines<'a> = &'a [(&'a str, &'a str)];
+
+fn assertions(kind: &CheckKind, lines: Lines<'_>, is_inverted: bool) -> Assertions {
     let draft = |(text, severity): &(&str, &str)| AssertionDraft { text: (*text).into(), severity: (*severity).into() };
-    Assertions::parse(AssertionsDraft { all: lines.iter().map(draft).collect(), is_inverted }, kind).unwrap()
+    Assertions::parse(&AssertionsDraft { all: lines.iter().map(draft).collect(), is_inverted }, kind).unwrap()
 }
 
 /// An answer of HTTP with something of everything.
@@ -102,19 +105,19 @@ async fn an_answer_is_judged_by_the_worst_assertion_that_does_not_hold() {
     let body = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 8\r\n\r\n{\"a\": 1}";
     let addr = http1_server(body.as_bytes()).await;
     let kind = http_kind(&format!("http://{addr}/"), |_| {});
-    let cases: [(&[(&str, &str)], Outcome, Option<ErrorClass>, Option<(ReadingKey, i64)>); 4] = [
+    let cases: [(Lines<'_>, Outcome, Option<ErrorClass>, Option<Reading>); 4] = [
         (&[("json $.a == 1", ""), ("header content-type contains plain", "")], Outcome::Ok, None, None),
         (
             &[("status == 200", "degraded"), ("json $.a > 1", "degraded")],
             Outcome::Degraded,
             None,
-            Some((ReadingKey::AssertionDegraded, 2)),
+            Some(Reading { key: ReadingKey::AssertionDegraded, value: 2 }),
         ),
         (
             &[("json $.a > 1", "degraded"), ("body contains b", ""), ("body contains c", "")],
             Outcome::Failed,
             Some(ErrorClass::AssertionFailed),
-            Some((ReadingKey::AssertionFailed, 2)),
+            Some(Reading { key: ReadingKey::AssertionFailed, value: 2 }),
         ),
         (&[("body_bytes == 8", ""), ("connect < 30s", "degraded")], Outcome::Ok, None, None),
     ];
@@ -125,7 +128,7 @@ async fn an_answer_is_judged_by_the_worst_assertion_that_does_not_hold() {
         assert_eq!((observation.outcome, observation.error), (outcome, error), "{lines:?}");
         let detail = observation.detail.unwrap_or_default();
         for key in [ReadingKey::AssertionFailed, ReadingKey::AssertionDegraded] {
-            let expected = reading.filter(|(read, _)| *read == key).map(|(_, place)| place);
+            let expected = reading.filter(|reading| reading.key == key).map(|reading| reading.value);
             assert_eq!(detail.reading(key), expected, "{lines:?}");
         }
     }

@@ -29,7 +29,7 @@ pub(super) fn sample(number: u32) -> HttpOptions {
     HttpOptions {
         follow_redirects: number % 11,
         auth: Some(auth),
-        proxy: (number % 3 == 0).then(|| HttpProxy { url: "http://proxy.example:3128/".to_owned(), login }),
+        proxy: number.is_multiple_of(3).then(|| HttpProxy { url: "http://proxy.example:3128/".to_owned(), login }),
         body_bytes_max: number.into(),
         ..HttpOptions::default()
     }

@@ -173,7 +173,7 @@ impl Assertions {
     ///
     /// # Errors
     /// Quotes the first assertion that makes no sense, and says what would.
-    pub fn parse(draft: AssertionsDraft, kind: &CheckKind) -> Result<Self, InvalidField> {
+    pub fn parse(draft: &AssertionsDraft, kind: &CheckKind) -> Result<Self, InvalidField> {
         Self::read(draft, kind, Pattern::new)
     }
 
@@ -181,11 +181,11 @@ impl Assertions {
     ///
     /// # Errors
     /// As [`Assertions::parse`].
-    pub fn restore(draft: AssertionsDraft, kind: &CheckKind) -> Result<Self, InvalidField> {
+    pub fn restore(draft: &AssertionsDraft, kind: &CheckKind) -> Result<Self, InvalidField> {
         Self::read(draft, kind, Pattern::known)
     }
 
-    pub(super) fn read(draft: AssertionsDraft, kind: &CheckKind, pattern: ReadPattern) -> Result<Self, InvalidField> {
+    pub(super) fn read(draft: &AssertionsDraft, kind: &CheckKind, pattern: ReadPattern) -> Result<Self, InvalidField> {
         if draft.all.len() > ASSERTIONS_MAX {
             let reason = format!("are {}: at most {ASSERTIONS_MAX} are possible", draft.all.len());
             return Err(InvalidField::new(FIELD, reason));
@@ -287,7 +287,9 @@ fn test(subject: &Subject, operator: &str, value: &str, pattern: ReadPattern) ->
         }
         (_, Some(compare)) => match subject {
             Subject::Number(number) => number.value(value).map(|value| Test::Number(compare, value)),
-            _ => compare_text(subject, compare, value, text),
+            Subject::Header(_) | Subject::Body | Subject::Json(_) | Subject::Record => {
+                compare_text(subject, compare, value, text)
+            }
         },
         _ => Err(unknown_operator(subject)),
     }
@@ -299,11 +301,15 @@ fn compare_text(subject: &Subject, compare: Compare, value: &str, text: &str) ->
         Compare::Equal | Compare::Unequal => {
             Ok(Test::Text { text: text.to_owned(), is_negated: compare == Compare::Unequal })
         }
-        _ if matches!(subject, Subject::Body | Subject::Record) => Err(unknown_operator(subject)),
-        _ => match value.parse::<f64>() {
-            Ok(number) if number.is_finite() => Ok(Test::Decimal(compare, value.to_owned())),
-            _ => Err(format!("compares with `{}`, which is no number", cut(value))),
-        },
+        Compare::Below | Compare::AtMost | Compare::Above | Compare::AtLeast => {
+            if matches!(subject, Subject::Body | Subject::Record) {
+                return Err(unknown_operator(subject));
+            }
+            match value.parse::<f64>() {
+                Ok(number) if number.is_finite() => Ok(Test::Decimal(compare, value.to_owned())),
+                _ => Err(format!("compares with `{}`, which is no number", cut(value))),
+            }
+        }
     }
 }
 

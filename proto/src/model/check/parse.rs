@@ -52,7 +52,7 @@ impl CheckSpec {
         }
         let degraded_after = draft.degraded_after.map(|after| degraded_after(after, timeout)).transpose()?;
         let regions = regions(&draft.regions)?;
-        let assertions = Assertions::read(draft.assertions, &kind, pattern)?;
+        let assertions = Assertions::read(&draft.assertions, &kind, pattern)?;
         if assertions.is_inverted && degraded_after.is_some() {
             let reason = "cannot degrade an inverted check, for which a good answer is the failure: leave it out";
             return Err(InvalidField::new("degraded_after", reason));

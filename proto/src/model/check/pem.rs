@@ -147,7 +147,7 @@ fn text(field: &str, text: &str) -> Result<(), InvalidField> {
 
 fn legible(field: &str, certificate: &CertificateDer<'_>) -> Result<(), InvalidField> {
     match X509Certificate::from_der(certificate) {
-        Ok((rest, _)) if rest.is_empty() => Ok(()),
+        Ok(([], _)) => Ok(()),
         Ok(_) | Err(_) => Err(InvalidField::new(field, "holds something that is not an X.509 certificate")),
     }
 }

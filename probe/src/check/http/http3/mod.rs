@@ -79,7 +79,7 @@ pub(super) async fn ask_once(
     let mut progress = Progress::default();
     let carrier = Carrier::new(shared.clone(), Arc::clone(&ledger));
     let exchanged = exchange(request, carrier, &ledger, keep, &mut progress);
-    let outcome = trace.within(drive(&shared, exchanged)).await;
+    let outcome = trace.within(Box::pin(drive(&shared, exchanged))).await;
     (trace.seen.head, trace.seen.body) = (progress.seen.head.take(), std::mem::take(&mut progress.seen.body));
     if progress.status.is_some() {
         trace.read(ReadingKey::HttpVersion, HTTP3);

@@ -47,6 +47,9 @@ fn answer_to(initial: &[u8], first: u8, version: u32, rest: &[u8]) -> Vec<u8> {
     packet
 }
 
+/// What is answered to a datagram.
+type Trick = fn(&[u8]) -> Vec<Vec<u8>>;
+
 #[tokio::test]
 async fn a_target_that_is_not_there_is_not_reached() {
     let closed = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -62,7 +65,7 @@ async fn a_target_that_is_not_there_is_not_reached() {
 #[tokio::test]
 async fn what_is_not_quic_is_named() {
     let context = context_with(None, Vec::new());
-    let nonsense: [fn(&[u8]) -> Vec<Vec<u8>>; 4] = [
+    let nonsense: [Trick; 4] = [
         |_| vec![b"220 mail.test ESMTP\r\n".to_vec()],
         |_| vec![Vec::new(), vec![0], vec![0xff; 1_200], vec![0x40; 2_048]],
         |heard| vec![heard.to_vec()],
@@ -96,7 +99,7 @@ async fn a_target_with_other_versions_says_which() {
 #[tokio::test]
 async fn a_handshake_that_stops_or_never_makes_sense_times_out() {
     let context = context_with(None, Vec::new());
-    let tricks: [fn(&[u8]) -> Vec<Vec<u8>>; 3] = [
+    let tricks: [Trick; 3] = [
         // An Initial that does not authenticate, again and again.
         |heard| vec![answer_to(heard, 0xc3, 1, &[[0, 0x44, 0xb0].as_slice(), &[9; 1_200]].concat()); 50],
         // A Retry without a seal, and one without a token.

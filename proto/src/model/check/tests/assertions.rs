@@ -7,7 +7,7 @@ use super::http;
 
 fn parsed(kind: &CheckKind, text: &str) -> Result<Assertions, String> {
     let all = vec![AssertionDraft { text: text.to_owned(), severity: String::new() }];
-    Assertions::parse(AssertionsDraft { all, is_inverted: false }, kind).map_err(|invalid| {
+    Assertions::parse(&AssertionsDraft { all, is_inverted: false }, kind).map_err(|invalid| {
         assert_eq!(invalid.field, "assertions");
         invalid.reason
     })
@@ -70,8 +70,8 @@ fn what_makes_none_says_what_would() {
 #[test]
 fn an_inverted_check_cannot_be_degraded() {
     let all = vec![AssertionDraft { text: "total < 1s".to_owned(), severity: "degraded".to_owned() }];
-    let refused = Assertions::parse(AssertionsDraft { all, is_inverted: true }, &web()).unwrap_err();
+    let refused = Assertions::parse(&AssertionsDraft { all, is_inverted: true }, &web()).unwrap_err();
     assert!(refused.to_string().contains("inverted"), "{refused}");
     let many = AssertionsDraft { all: vec![AssertionDraft::default(); 33], is_inverted: false };
-    assert!(Assertions::parse(many, &web()).unwrap_err().to_string().contains("at most 32"));
+    assert!(Assertions::parse(&many, &web()).unwrap_err().to_string().contains("at most 32"));
 }

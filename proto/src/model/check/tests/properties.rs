@@ -195,10 +195,10 @@ proptest! {
     #[test]
     fn hostile_assertions_never_panic_and_accepted_ones_read_back_equal(kind in any_kind(), draft in any_assertions()) {
         if let Ok(kind) = CheckKind::parse(kind)
-            && let Ok(assertions) = Assertions::parse(draft, &kind)
+            && let Ok(assertions) = Assertions::parse(&draft, &kind)
         {
-            prop_assert_eq!(Assertions::parse(assertions.draft(), &kind), Ok(assertions.clone()));
-            prop_assert_eq!(Assertions::restore(assertions.draft(), &kind), Ok(assertions));
+            prop_assert_eq!(Assertions::parse(&assertions.draft(), &kind), Ok(assertions.clone()));
+            prop_assert_eq!(Assertions::restore(&assertions.draft(), &kind), Ok(assertions));
         }
     }
 
