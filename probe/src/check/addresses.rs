@@ -10,17 +10,18 @@
 
 use std::net::IpAddr;
 
-use sonde_proto::model::check::{CheckKind, Host};
+use sonde_proto::model::check::Host;
 use sonde_proto::model::detail::ReadingKey;
 use sonde_proto::model::error_class::ErrorClass;
 
 use super::trace::Trace;
-use super::{Context, measure, reach};
+use super::{Context, Order, measure, reach};
 
 /// Most addresses that are measured. How many there are is a reading, so what is left out can be seen.
 const ADDRESSES_MAX: usize = 16;
 
-pub(super) async fn run(kind: &CheckKind, context: &Context, trace: &mut Trace) -> Result<(), ErrorClass> {
+pub(super) async fn run(order: Order<'_>, context: &Context, trace: &mut Trace) -> Result<(), ErrorClass> {
+    let kind = order.kind;
     let Some(Host::Name(name)) = kind.host() else {
         // An address has no others.
         return measure(kind, context, trace).await;
@@ -32,7 +33,7 @@ pub(super) async fn run(kind: &CheckKind, context: &Context, trace: &mut Trace) 
     let (host, count) = (Host::Name(name), addresses.len());
     let mut worst: Option<Ended> = None;
     for (done, addr) in addresses.into_iter().enumerate() {
-        let ended = one(kind, &host, addr, context, trace.share(count - done)).await;
+        let ended = one(order, &host, addr, context, trace.share(count - done)).await;
         trace.part(ended.trace.as_part(done + 1, addr, ended.result));
         if worst.as_ref().is_none_or(|worst| ended.is_worse_than(worst)) {
             worst = Some(ended);
@@ -59,8 +60,10 @@ impl Ended {
     }
 }
 
-async fn one(kind: &CheckKind, host: &Host, addr: IpAddr, context: &Context, mut trace: Trace) -> Ended {
+async fn one(order: Order<'_>, host: &Host, addr: IpAddr, context: &Context, mut trace: Trace) -> Ended {
     trace.way.settle(host.clone(), addr);
-    let result = measure(kind, context, &mut trace).await;
+    let result = measure(order.kind, context, &mut trace).await;
+    // An answer that is good enough at one address says nothing about that of another.
+    let result = result.and_then(|()| trace.demand(order.assertions));
     Ended { trace, result }
 }

@@ -169,7 +169,7 @@ pub async fn run(order: Order<'_>, context: &Context) -> Observation {
     let result = match order.reach.addresses {
         Addresses::First => measure(order.kind, context, &mut trace).await,
         // Boxed: the runs of one address need no room for it.
-        Addresses::All => Box::pin(addresses::run(order.kind, context, &mut trace)).await,
+        Addresses::All => Box::pin(addresses::run(order, context, &mut trace)).await,
     };
     trace.finish(started_at, result, order.degraded_after, order.assertions)
 }

@@ -222,6 +222,26 @@ impl Trace {
         self.ended = self.ended.max(to);
     }
 
+    /// Ends a good answer as `assertion_failed` when an assertion demands that; those that only degrade wait.
+    pub(crate) fn demand(&mut self, assertions: &Assertions) -> Result<(), ErrorClass> {
+        match self.judge(assertions, self.total())? {
+            Some(miss @ Miss { severity: Severity::Failed, .. }) => {
+                self.note(&miss);
+                Err(ErrorClass::AssertionFailed)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Keeps which assertion does not hold.
+    fn note(&mut self, miss: &Miss) {
+        let key = match miss.severity {
+            Severity::Failed => ReadingKey::AssertionFailed,
+            Severity::Degraded => ReadingKey::AssertionDegraded,
+        };
+        self.read(key, i64::try_from(miss.place).unwrap_or(i64::MAX));
+    }
+
     /// The first assertion that does not hold of a good answer.
     fn judge(&self, assertions: &Assertions, total: Duration) -> Result<Option<Miss>, ErrorClass> {
         let facts = Facts {
@@ -247,11 +267,7 @@ impl Trace {
         let is_slow = degraded_after.is_some_and(|limit| total >= limit);
         let miss = result.as_ref().ok().and_then(Option::as_ref);
         if let Some(miss) = miss {
-            let key = match miss.severity {
-                Severity::Failed => ReadingKey::AssertionFailed,
-                Severity::Degraded => ReadingKey::AssertionDegraded,
-            };
-            self.detail.read(key, i64::try_from(miss.place).unwrap_or(i64::MAX));
+            self.note(miss);
         }
         let ended = match &result {
             Ok(Some(Miss { severity: Severity::Failed, .. })) => Err(ErrorClass::AssertionFailed),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use sonde_proto::model::check::{CheckKind, KindDraft, Reach, ReachDraft};
+use sonde_proto::model::check::{AssertionDraft, Assertions, AssertionsDraft, CheckKind, KindDraft, Reach, ReachDraft};
 use sonde_proto::model::detail::{Part, PartKind, ReadingKey};
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::sample::Outcome;
@@ -162,6 +162,24 @@ async fn of_good_addresses_the_slowest_decides() {
         run(order, &context).await
     };
     assert_eq!((degraded.outcome, degraded.error), (Outcome::Degraded, None));
+}
+
+#[tokio::test]
+async fn each_address_is_held_against_the_assertions() {
+    const DELAY: Duration = Duration::from_millis(120);
+    let slow = |addr: IpAddr| if addr == IpAddr::from([127, 0, 0, 2]) { Answer::After(DELAY) } else { at_once(addr) };
+    let kind = http(http_everywhere(slow).await);
+    let context = name_of(&["127.0.0.3", "127.0.0.2", "169.254.169.254"]).await;
+    let line = AssertionDraft { text: "ttfb < 100ms".to_owned(), ..AssertionDraft::default() };
+    let assertions = Assertions::parse(&AssertionsDraft { all: vec![line], is_inverted: false }, &kind).unwrap();
+    let draft = ReachDraft { addresses: "all".to_owned(), ..ReachDraft::default() };
+    let reach = Reach::parse(&draft, &kind).unwrap();
+    let order = Order { reach, assertions: &assertions, ..Order::new(&kind, GENEROUS) };
+    let observation = run(order, &context).await;
+    assert_failed(&observation, ErrorClass::AssertionFailed);
+    let ends: Vec<_> = ends(&observation).into_iter().map(|(_, error)| error).collect();
+    assert_eq!(ends, [None, Some(ErrorClass::AssertionFailed), Some(ErrorClass::AddressForbidden)]);
+    assert_eq!(observation.detail.as_ref().and_then(|it| it.reading(ReadingKey::AssertionFailed)), Some(1));
 }
 
 #[tokio::test]
