@@ -11,6 +11,7 @@ mod coverage;
 mod crash;
 mod findings;
 mod fleet;
+mod hostile;
 mod hostile_api;
 mod ingest;
 mod kinds;
