@@ -16,6 +16,7 @@ const TYPED: &[(&str, &str)] = &[
     ("days_days", "--days"),
     ("http.version", "--http-version"),
     ("dns.name", "--query"),
+    ("domain.name", "--domain"),
     ("http.ca", "--target-ca"),
     ("assertions", "--assert"),
     // Nobody types them: the command and its subcommand are what they mean.
@@ -113,6 +114,8 @@ mod tests {
         "websocket.expect",
         "quic.alpn",
         "quic.server_name",
+        "domain.name",
+        "domain.server",
         "reach.family",
         "reach.addresses",
         "reach.resolver",

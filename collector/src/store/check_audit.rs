@@ -74,7 +74,8 @@ fn secrets(spec: &CheckSpec) -> (Vec<&str>, &[u8], Vec<&Secret>) {
         | CheckKind::Icmp(_)
         | CheckKind::Traceroute(_)
         | CheckKind::Grpc(_)
-        | CheckKind::Quic(_) => (Vec::new(), &[], Vec::new()),
+        | CheckKind::Quic(_)
+        | CheckKind::Domain(_) => (Vec::new(), &[], Vec::new()),
     }
 }
 

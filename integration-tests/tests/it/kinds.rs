@@ -1,6 +1,7 @@
 //! Each kind of check from `sonde check create` to `sonde sample list`, against servers that other people wrote.
 
 mod dns;
+mod domain;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};

@@ -132,6 +132,18 @@ pub(crate) enum KindArgs {
         #[arg(long)]
         zero_rtt: bool,
     },
+    /// Ask a registry over RDAP when the registration of a domain ends
+    Domain {
+        #[command(flatten)]
+        common: super::check::CreateArgs,
+        /// The registered domain, such as example.com
+        #[arg(long)]
+        domain: String,
+        /// URL of the registry's RDAP server: the one that <https://data.iana.org/rdap/dns.json> has for the top-level
+        /// domain
+        #[arg(long, value_name = "URL")]
+        server: String,
+    },
 }
 
 /// What is said, and what must be heard.
@@ -214,6 +226,7 @@ impl KindArgs {
             Self::Quic { common, target: HostPortArgs { host, port }, alpn, server_name, zero_rtt } => {
                 (common, Kind::Quic(wire::QuicCheck { host, port, alpn, server_name, zero_rtt }))
             }
+            Self::Domain { common, domain: name, server } => (common, Kind::Domain(wire::DomainCheck { name, server })),
         };
         (common, wire::CheckKind { kind: Some(kind) })
     }

@@ -7,6 +7,7 @@
 mod addresses;
 mod dialogue;
 mod dns;
+mod domain;
 mod grpc;
 mod http;
 mod icmp;
@@ -188,5 +189,6 @@ async fn measure(kind: &CheckKind, context: &Context, trace: &mut Trace) -> Resu
         CheckKind::Websocket(spec) => websocket::run(spec, context, trace).await,
         // Boxed: a connection of QUIC is large, and the runs of other kinds need no room for it.
         CheckKind::Quic(spec) => Box::pin(quic::run(spec, context, trace)).await,
+        CheckKind::Domain(spec) => Box::pin(domain::run(spec, context, trace)).await,
     }
 }

@@ -6,8 +6,8 @@ use super::bounds::required;
 use super::http_options;
 use crate::model::InvalidField;
 use crate::model::check::{
-    AssertionDraft, AssertionsDraft, CheckDraft, CheckKind, CheckSpec, DnsDraft, HttpDraft, IcmpDraft, KindDraft,
-    QuicDraft, ReachDraft, TracerouteDraft,
+    AssertionDraft, AssertionsDraft, CheckDraft, CheckKind, CheckSpec, DnsDraft, DomainDraft, HttpDraft, IcmpDraft,
+    KindDraft, QuicDraft, ReachDraft, TracerouteDraft,
 };
 use crate::model::time::micros;
 use crate::wire;
@@ -53,7 +53,7 @@ fn draft_of(definition: wire::CheckDefinition, paused: bool) -> Result<CheckDraf
     let kind = kind.ok_or_else(|| {
         InvalidField::new(
             "kind",
-            "is absent: set one of http, tcp, tls, dns, icmp, udp, grpc, websocket, quic, traceroute",
+            "is absent: set one of http, tcp, tls, dns, icmp, udp, grpc, websocket, quic, traceroute, domain",
         )
     })?;
     Ok(CheckDraft {
@@ -140,6 +140,7 @@ pub(super) fn wire_kind(draft: KindDraft) -> wire::CheckKind {
         KindDraft::Quic(QuicDraft { host, port, alpn, server_name, zero_rtt }) => {
             Kind::Quic(wire::QuicCheck { host, port, alpn, server_name, zero_rtt })
         }
+        KindDraft::Domain(DomainDraft { name, server }) => Kind::Domain(wire::DomainCheck { name, server }),
     };
     wire::CheckKind { kind: Some(kind) }
 }
@@ -214,5 +215,6 @@ pub(super) fn draft_of_kind(kind: wire::CheckKind) -> Result<KindDraft, InvalidF
         Kind::Quic(wire::QuicCheck { host, port, alpn, server_name, zero_rtt }) => {
             KindDraft::Quic(QuicDraft { host, port, alpn, server_name, zero_rtt })
         }
+        Kind::Domain(wire::DomainCheck { name, server }) => KindDraft::Domain(DomainDraft { name, server }),
     })
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::json_http::JsonHttp;
 use crate::model::InvalidField;
 use crate::model::check::{
-    AssertionDraft, AssertionsDraft, CheckDraft, CheckSpec, DnsDraft, KindDraft, QuicDraft, ReachDraft,
+    AssertionDraft, AssertionsDraft, CheckDraft, CheckSpec, DnsDraft, DomainDraft, KindDraft, QuicDraft, ReachDraft,
 };
 use crate::model::time::micros;
 
@@ -109,6 +109,10 @@ enum JsonKind {
         server_name: String,
         #[serde(default)]
         zero_rtt: bool,
+    },
+    Domain {
+        name: String,
+        server: String,
     },
 }
 
@@ -224,6 +228,7 @@ fn json_kind(kind: KindDraft) -> JsonKind {
         KindDraft::Quic(QuicDraft { host, port, alpn, server_name, zero_rtt }) => {
             JsonKind::Quic { host, port, alpn, server_name, zero_rtt }
         }
+        KindDraft::Domain(DomainDraft { name, server }) => JsonKind::Domain { name, server },
     }
 }
 
@@ -290,6 +295,7 @@ fn draft_of_kind(kind: JsonKind) -> Result<KindDraft, InvalidField> {
         JsonKind::Quic { host, port, alpn, server_name, zero_rtt } => {
             KindDraft::Quic(QuicDraft { host, port, alpn, server_name, zero_rtt })
         }
+        JsonKind::Domain { name, server } => KindDraft::Domain(DomainDraft { name, server }),
     })
 }
 

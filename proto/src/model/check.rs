@@ -12,6 +12,7 @@ mod anchor;
 mod assertion;
 mod dialogue;
 mod dns;
+mod domain;
 mod draft;
 mod host;
 mod http;
@@ -34,6 +35,7 @@ pub use assertion::{
 };
 pub use dialogue::{PATTERN_BYTES_MAX, Pattern, SEND_BYTES_MAX, Searcher};
 pub use dns::{DnsServer, DnsSpec, DnsTransport, Dnssec, Rcode};
+pub use domain::{DomainDraft, DomainSpec};
 pub use draft::{CheckDraft, DnsDraft, HttpDraft, KindDraft};
 pub use http::{
     BODY_BYTES_MAX, EXPECT_STATUS_MAX, HEADER_NAME_BYTES_MAX, HEADER_VALUE_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX,
@@ -92,11 +94,13 @@ pub enum Protocol {
     Quic,
     /// The routers on the way.
     Traceroute,
+    /// The registration of a domain.
+    Domain,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Http,
         Self::Tcp,
         Self::Tls,
@@ -107,6 +111,7 @@ impl Protocol {
         Self::Websocket,
         Self::Quic,
         Self::Traceroute,
+        Self::Domain,
     ];
 
     /// The word that people, flags and capabilities use.
@@ -122,6 +127,7 @@ impl Protocol {
             Self::Websocket => "websocket",
             Self::Quic => "quic",
             Self::Traceroute => "traceroute",
+            Self::Domain => "domain",
         }
     }
 }
@@ -131,7 +137,7 @@ impl FromStr for Protocol {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL.into_iter().find(|protocol| protocol.name() == text).ok_or_else(|| {
-            let known = "http, tcp, tls, dns, icmp, udp, grpc, websocket, quic, traceroute";
+            let known = "http, tcp, tls, dns, icmp, udp, grpc, websocket, quic, traceroute, domain";
             InvalidField::new("kind", format!("`{}` is not one of {known}", cut(text)))
         })
     }
@@ -166,6 +172,8 @@ pub enum CheckKind {
     Quic(QuicSpec),
     /// See [`TracerouteSpec`].
     Traceroute(TracerouteSpec),
+    /// See [`DomainSpec`].
+    Domain(DomainSpec),
 }
 
 impl CheckKind {
@@ -182,6 +190,7 @@ impl CheckKind {
             Self::Websocket(_) => Protocol::Websocket,
             Self::Quic(_) => Protocol::Quic,
             Self::Traceroute(_) => Protocol::Traceroute,
+            Self::Domain(_) => Protocol::Domain,
         }
     }
 }

@@ -181,6 +181,14 @@ error_classes! {
     TokenUnavailable = 120, "token_unavailable";
     /// The token endpoint does not know the client, or does not grant what it asks for.
     TokenRefused = 121, "token_refused";
+    /// The registration of the domain has ended.
+    DomainExpired = 130, "domain_expired";
+    /// The server of the registry does not know the domain.
+    DomainNotFound = 131, "domain_not_found";
+    /// The server of the registry does not say when the registration ends.
+    DomainNoExpiry = 132, "domain_no_expiry";
+    /// The answer is not one of RDAP about the domain that was asked for.
+    RdapError = 133, "rdap_error";
 }
 
 impl ErrorClass {

@@ -44,6 +44,10 @@ fn trace(change: fn(&mut wire::TracerouteCheck)) -> Option<wire::CheckKind> {
     kind(Kind::Traceroute(trace))
 }
 
+fn domain(name: &str, server: &str) -> Option<wire::CheckKind> {
+    kind(Kind::Domain(wire::DomainCheck { name: name.into(), server: server.into() }))
+}
+
 fn basic(user: &str, password: &str) -> Option<wire::CheckKind> {
     let scheme = Some(Scheme::Basic(wire::Login { user: user.into(), password: password.into() }));
     http(|http| http.auth = Some(wire::HttpAuth { scheme }))
@@ -189,6 +193,12 @@ const DEFINITIONS: &[(&str, Spoil)] = &[
         it.kind = kind(Kind::Quic(wire::QuicCheck { host: "a".into(), port: 1, alpn, ..Default::default() }));
     }),
     ("http.version", |it| it.kind = http(|http| http.version = "3".into())),
+    ("domain.name", |it| it.kind = domain("", "https://rdap.example/")),
+    ("domain.name", |it| it.kind = domain("a/../b", "https://rdap.example/")),
+    ("domain.name", |it| it.kind = domain(&"a.".repeat(50_000), "https://rdap.example/")),
+    ("domain.server", |it| it.kind = domain("a.example", "")),
+    ("domain.server", |it| it.kind = domain("a.example", "file:///etc/passwd")),
+    ("domain.server", |it| it.kind = domain("a.example", "https://rdap.example/\r\nx: y")),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,5 @@
-"""Servers of other people, for checks to measure: SMTP with STARTTLS, gRPC health, HTTP/3, DNS over QUIC, a WebSocket and a
-datagram socket that echo.
+"""Servers of other people, for checks to measure: SMTP with STARTTLS, gRPC health, HTTP/3, DNS over QUIC, RDAP, a
+WebSocket and a datagram socket that echo.
 
 Usage: servers.py CERTIFICATE KEY. Prints one line of JSON, name to port, when all of them listen on loopback; ends with its
 standard input.
@@ -9,7 +9,9 @@ import asyncio
 import json
 import ssl
 import sys
+import threading
 from concurrent import futures
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 import websockets
@@ -101,6 +103,54 @@ async def serve_http3(certificate, key):
     return server, server._transport.get_extra_info("sockname")[1]
 
 
+class Registry(BaseHTTPRequestHandler):
+    """Answers as RFC 9083 has it: what it knows, what it does not, and where it has moved from."""
+
+    ENDS = {"good.example": "2999-08-13T04:00:00Z", "ended.example": "2020-08-13T04:00:00Z", "endless.example": None}
+
+    def do_GET(self):
+        if self.path.startswith("/old/"):
+            return self.answer(301, {}, location=self.path.replace("/old/", "/rdap/", 1))
+        base, _, name = self.path.rpartition("/")
+        if base != "/rdap/domain" or name not in self.ENDS:
+            return self.answer(404, {"errorCode": 404, "title": "Not Found", "description": ["No such domain."]})
+        events = [{"eventAction": "registration", "eventDate": "1995-08-14T04:00:00Z"}]
+        if self.ENDS[name]:
+            events.append({"eventAction": "expiration", "eventDate": self.ENDS[name]})
+        events.append({"eventAction": "last update of RDAP database", "eventDate": "2026-01-01T00:00:00Z"})
+        registrar = {"objectClassName": "entity", "handle": "1", "roles": ["registrar"], "vcardArray": ["vcard", []]}
+        answer = {
+            "objectClassName": "domain",
+            "handle": "2336799_DOMAIN_COM-VRSN",
+            "ldhName": name.upper(),
+            "links": [{"value": "https://a", "rel": "self", "href": "https://a", "type": "application/rdap+json"}],
+            "status": ["client delete prohibited", "client transfer prohibited"],
+            "entities": [registrar],
+            "events": events,
+            "secureDNS": {"delegationSigned": False},
+            "nameservers": [{"objectClassName": "nameserver", "ldhName": "NS1.EXAMPLE"}],
+        }
+        self.answer(200, answer)
+
+    def answer(self, status, answer, **headers):
+        body = json.dumps({"rdapConformance": ["rdap_level_0"], "notices": [], **answer}).encode()
+        self.send_response(status)
+        for header, value in {"content-type": "application/rdap+json", "content-length": len(body), **headers}.items():
+            self.send_header(header, str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+def serve_rdap(context):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Registry)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_port
+
+
 async def serve_smtp(context):
     mail = lambda: SMTP(Sink(), hostname="mail.example", ident="a mail server", tls_context=context)
     return await asyncio.get_running_loop().create_server(mail, "127.0.0.1", 0)
@@ -147,6 +197,7 @@ async def main():
         "ws": port(plain),
         "wss": port(secure),
         "http3": http3,
+        "rdap": serve_rdap(context),
     }
     print(json.dumps(ports), flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)

@@ -66,6 +66,9 @@ pub(crate) struct KindChanges {
     /// Whether to come back with a ticket: true or false (quic)
     #[arg(long)]
     zero_rtt: Option<bool>,
+    /// New domain (domain)
+    #[arg(long)]
+    domain: Option<String>,
     #[command(flatten)]
     http: HttpOptionArgs,
 }
@@ -139,6 +142,11 @@ impl KindChanges {
                 "websocket"
             }
             Kind::Quic(quic) => self.quic(quic),
+            Kind::Domain(domain) => {
+                set(&mut domain.name, &mut self.domain);
+                set(&mut domain.server, &mut self.dns.server);
+                "domain"
+            }
         };
         match self.flags_given().next() {
             Some(flag) => {
@@ -193,6 +201,7 @@ impl KindChanges {
             ("service", self.service.is_some()),
             ("alpn", self.alpn.is_some()),
             ("zero-rtt", self.zero_rtt.is_some()),
+            ("domain", self.domain.is_some()),
         ]
         .into_iter()
         .chain(self.dns.given())

@@ -52,7 +52,7 @@ impl From<DnsArgs> for wire::DnsCheck {
     }
 }
 
-/// Flags of `check update` that only a DNS check has.
+/// Flags of `check update` that a DNS check has, and but for the server no other.
 #[derive(Debug, Args, Default)]
 pub(super) struct DnsChanges {
     /// New name to ask for (dns)
@@ -61,9 +61,9 @@ pub(super) struct DnsChanges {
     /// New type of record: a word such as A, MX or TLSA, or TYPE and a number (dns)
     #[arg(long)]
     record: Option<String>,
-    /// New server to ask, as for `check create`; empty for the probe's own resolver (dns)
+    /// New server to ask, as for `check create` (dns, domain); empty for the probe's own resolver (dns)
     #[arg(long)]
-    server: Option<String>,
+    pub(super) server: Option<String>,
     /// New way to ask: udp, tcp, dot, doh or doq (dns)
     #[arg(long)]
     transport: Option<String>,

@@ -19,6 +19,7 @@ pub(crate) fn describe(kind: Option<&wire::CheckKind>) -> (&'static str, String)
         Some(Kind::Grpc(grpc)) => ("grpc", format!("{}:{} {}", grpc.host, grpc.port, grpc.service).trim().to_owned()),
         Some(Kind::Websocket(websocket)) => ("websocket", websocket.url.clone()),
         Some(Kind::Quic(quic)) => ("quic", format!("{}:{}", quic.host, quic.port)),
+        Some(Kind::Domain(domain)) => ("domain", domain.name.clone()),
         None => ("unknown", String::new()),
     }
 }
@@ -90,6 +91,7 @@ pub(crate) fn details(kind: Option<&wire::CheckKind>) -> serde_json::Value {
             "server_name": quic.server_name,
             "zero_rtt": quic.zero_rtt,
         }),
+        Some(Kind::Domain(domain)) => json!({"domain": domain.name, "server": domain.server}),
         None => serde_json::Value::Null,
     }
 }

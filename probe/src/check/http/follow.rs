@@ -5,7 +5,7 @@
 //! sums, so that they stay disjoint. Status and payload bytes are those of the last request.
 
 use http::HeaderValue;
-use sonde_proto::model::check::{HttpAuth, HttpMethod, HttpOptions, HttpProxy, HttpSpec};
+use sonde_proto::model::check::{HttpAuth, HttpMethod, HttpOptions, HttpProxy, HttpSpec, HttpVersion};
 use sonde_proto::model::detail::{Part, PartKind, ReadingKey};
 use sonde_proto::model::error_class::ErrorClass;
 use tokio_rustls::TlsConnector;
@@ -40,7 +40,18 @@ pub(super) async fn run(
     context: &Context,
     trace: &mut Trace,
 ) -> Result<(), ErrorClass> {
-    let mut ask = Ask::of(spec);
+    chain(Ask::of(spec), spec.version, options, |answer| judge(spec, answer), context, trace).await
+}
+
+/// Asks, and follows; `judge` has the last answer.
+pub(super) async fn chain(
+    mut ask: Ask<'_>,
+    version: HttpVersion,
+    options: &HttpOptions,
+    judge: impl Fn(&super::Progress) -> Result<(), ErrorClass>,
+    context: &Context,
+    trace: &mut Trace,
+) -> Result<(), ErrorClass> {
     let mut passage = Passage::of(options, true, context)?;
     if let Some(auth) = &options.auth {
         ask.authorization = Some(authorization(auth, options, context, trace).await?);
@@ -51,13 +62,13 @@ pub(super) async fn run(
     let mut visited: Vec<(HttpMethod, Url)> = Vec::new();
     let result = loop {
         let before = trace.begin_step();
-        let asked = ask_once(&ask, spec.version, &passage, keep, context, trace).await;
+        let asked = ask_once(&ask, version, &passage, keep, context, trace).await;
         let turned = match asked {
             Ok(answer) if keep.location && answer.status.is_some_and(redirect::is_redirect) => {
                 visited.push((ask.method, ask.url.as_ref().clone()));
                 turn(&mut ask, &answer, &visited, options)
             }
-            Ok(answer) => judge(spec, &answer).map(|()| Turn::Done),
+            Ok(answer) => judge(&answer).map(|()| Turn::Done),
             Err(class) => Err(class),
         };
         let (phases, total_us) = trace.end_step(before);

@@ -28,11 +28,14 @@ mod token;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+
 use http::{HeaderValue, Version};
 use http_body_util::Full;
-use sonde_proto::model::check::{HttpSpec, HttpVersion};
+use sonde_proto::model::check::{HttpMethod, HttpOptions, HttpSpec, HttpVersion};
 use sonde_proto::model::detail::ReadingKey;
 use sonde_proto::model::error_class::ErrorClass;
+use url::Url;
 
 use super::Context;
 use super::trace::Trace;
@@ -59,6 +62,29 @@ pub(crate) async fn run(spec: &HttpSpec, context: &Context, trace: &mut Trace) -
         }
         Some(options) => Box::pin(follow::run(spec, options, context, trace)).await,
     }
+}
+
+/// Fetches `url` as a check with `options` would, and keeps what the run wants of the answer; `judge` has the status of the
+/// last one.
+///
+/// # Errors
+/// The classes of a request with options, and what `judge` says.
+pub(crate) async fn get(
+    url: Url,
+    accept: &str,
+    options: &HttpOptions,
+    judge: impl Fn(Option<u16>) -> Result<(), ErrorClass>,
+    context: &Context,
+    trace: &mut Trace,
+) -> Result<(), ErrorClass> {
+    let ask = Ask {
+        url: Cow::Owned(url),
+        method: HttpMethod::Get,
+        headers: Cow::Owned(vec![("accept".to_owned(), accept.to_owned())]),
+        body: &[],
+        authorization: None,
+    };
+    follow::chain(ask, HttpVersion::Negotiated, options, |answer| judge(answer.status), context, trace).await
 }
 
 /// Sends one request over a connection of its own and reads the answer.

@@ -5,6 +5,7 @@ mod addresses;
 mod assertions;
 mod dialogue;
 mod dns;
+mod domain;
 mod floods;
 mod grpc;
 mod http;

@@ -5,11 +5,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{blob, options};
-use crate::model::check::{CheckKind, DnsDraft, HttpDraft, IcmpDraft, KindDraft, QuicDraft, TracerouteDraft};
+use crate::model::check::{
+    CheckKind, DnsDraft, DomainDraft, HttpDraft, IcmpDraft, KindDraft, QuicDraft, TracerouteDraft,
+};
 
 pub(super) fn kind() -> impl Strategy<Value = CheckKind> {
     let host = prop_oneof!["[a-z]{1,9}\\.example", "10\\.[1-9][0-9]?\\.0\\.1", "fd00::[1-9a-f]{1,4}"];
-    let draft = (host, 1_u32..=65_535, 16_u32..=1_400, blob(), "[!-~]{0,20}", 0_u8..10);
+    let draft = (host, 1_u32..=65_535, 16_u32..=1_400, blob(), "[!-~]{0,20}", 0_u8..11);
     draft.prop_map(|(host, port, payload_bytes, body, value, kind)| {
         let authority = if host.contains("::") { format!("[{host}]") } else { host.clone() };
         let server = format!("[fd00::7]:{port}");
@@ -57,6 +59,7 @@ pub(super) fn kind() -> impl Strategy<Value = CheckKind> {
                 hops_max: port % 65,
                 packets_per_hop: port % 6,
             }),
+            9 => domain(&authority, port),
             5 => KindDraft::Udp { host, port, send: [body, vec![0]].concat(), expect: "a|b".to_owned() },
             6 => {
                 let (is_tls, server_name) = (true, "name.example".to_owned());
@@ -75,4 +78,9 @@ pub(super) fn kind() -> impl Strategy<Value = CheckKind> {
         })
         .unwrap()
     })
+}
+
+fn domain(authority: &str, port: u32) -> KindDraft {
+    let (name, server) = ("name.example".to_owned(), format!("https://{authority}:{port}/rdap/"));
+    KindDraft::Domain(DomainDraft { name, server })
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    AssertionsDraft, CheckKind, CheckSpec, DnsSpec, GrpcSpec, Host, HttpMethod, HttpOptions, HttpSpec, HttpVersion,
-    IcmpDraft, Pattern, QuicDraft, ReachDraft, StartTls, StatusRange, TcpSpec, TlsSpec, TracerouteDraft, UdpSpec,
-    WebsocketSpec,
+    AssertionsDraft, CheckKind, CheckSpec, DnsSpec, DomainDraft, GrpcSpec, Host, HttpMethod, HttpOptions, HttpSpec,
+    HttpVersion, IcmpDraft, Pattern, QuicDraft, ReachDraft, StartTls, StatusRange, TcpSpec, TlsSpec, TracerouteDraft,
+    UdpSpec, WebsocketSpec,
 };
 
 /// A check as somebody wrote it, before anything was verified.
@@ -103,6 +103,8 @@ pub enum KindDraft {
     },
     /// QUIC.
     Quic(QuicDraft),
+    /// Registration of a domain.
+    Domain(DomainDraft),
 }
 
 /// An `http` check as somebody wrote it. The default of each field means that it was left out.
@@ -239,6 +241,7 @@ impl CheckKind {
                 expect: pattern(expect.as_ref()),
             },
             Self::Quic(spec) => KindDraft::Quic(spec.draft()),
+            Self::Domain(spec) => KindDraft::Domain(spec.draft()),
         }
     }
 }

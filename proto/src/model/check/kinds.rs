@@ -7,7 +7,7 @@ use super::host::{self, Underscore};
 use super::pem::ReadPem;
 use super::{
     CheckKind, GrpcSpec, Host, IcmpSpec, KindDraft, Pattern, TcpSpec, TlsSpec, TracerouteSpec, UdpSpec, WebsocketSpec,
-    dialogue, dns, http, quic,
+    dialogue, dns, domain, http, quic,
 };
 use crate::model::InvalidField;
 use crate::model::id::cut;
@@ -64,6 +64,7 @@ impl CheckKind {
                 expect: dialogue::expect(pattern, "websocket.expect", &expect)?,
             })),
             KindDraft::Quic(draft) => quic::spec(draft).map(Self::Quic),
+            KindDraft::Domain(draft) => domain::spec(&draft).map(Self::Domain),
         }
     }
 }
@@ -81,7 +82,8 @@ impl CheckKind {
             | Self::Grpc(_)
             | Self::Websocket(_)
             | Self::Quic(_)
-            | Self::Traceroute(_) => Ok(()),
+            | Self::Traceroute(_)
+            | Self::Domain(_) => Ok(()),
         }
     }
 }

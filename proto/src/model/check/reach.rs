@@ -178,6 +178,7 @@ impl CheckKind {
             Self::Udp(udp) => Some(udp.host.clone()),
             Self::Grpc(grpc) => Some(grpc.host.clone()),
             Self::Quic(quic) => Some(quic.host.clone()),
+            Self::Domain(domain) => of_url(&domain.server),
             Self::Dns(spec) => spec.server.as_ref().and_then(super::DnsServer::host),
         }
     }

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::super::{
     AssertionDraft, Assertions, AssertionsDraft, CheckDraft, CheckKind, CheckSpec, ClientCertificate,
-    ClientCredentials, DnsDraft, HttpAuth, HttpDraft, HttpOptions, HttpProxy, IcmpDraft, KindDraft, Login, QuicDraft,
-    Reach, ReachDraft, TracerouteDraft,
+    ClientCredentials, DnsDraft, DomainDraft, HttpAuth, HttpDraft, HttpOptions, HttpProxy, IcmpDraft, KindDraft, Login,
+    QuicDraft, Reach, ReachDraft, TracerouteDraft,
 };
 use super::http;
 use crate::model::secret::Secret;
@@ -46,6 +46,7 @@ fn any_kind() -> BoxedStrategy<KindDraft> {
                 KindDraft::Traceroute(TracerouteDraft { host, method, hops_max, packets_per_hop })
             })
             .boxed(),
+        (any_text(), any_text()).prop_map(|(name, server)| KindDraft::Domain(DomainDraft { name, server })).boxed(),
         any_dialogue().boxed(),
     ]
     .boxed()
