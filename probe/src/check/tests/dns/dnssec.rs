@@ -103,14 +103,14 @@ async fn a_key_of_somebody_else_makes_an_answer_bogus() {
 }
 
 #[tokio::test]
-async fn a_zone_that_vouches_for_itself_has_no_chain() {
+async fn a_zone_that_nobody_above_vouches_for_is_bogus() {
     let zone = Zone::new();
     let server = dns_server(move |query, _| vec![zone.answer(query).to_vec().unwrap()]).await;
     let kind = draft(|draft| {
         (draft.name, draft.server) = ("www.signed.test".to_owned(), server.to_string());
         draft.dnssec = "require".to_owned();
     });
-    assert_failed(&observe(&kind, &context(), GENEROUS).await, ErrorClass::DnsChain);
+    assert_failed(&observe(&kind, &context(), GENEROUS).await, ErrorClass::DnsBogus);
 }
 
 /// A server of a signed zone that answers all but addresses with `other`.
