@@ -70,7 +70,7 @@ find_missing() {
         need nftables nft
         need util-linux unshare nsenter setpriv
         need mount mount
-        # A server of names that signs zones, for checks to measure; its server is unpacked below.
+        # A server of names that signs zones, for checks to measure; its server is unpacked below, as is nginx.
         need bind9-utils dnssec-keygen dnssec-signzone
         # The logs of long runs name the commit.
         need git git
@@ -172,4 +172,7 @@ if [ "$purpose" = bench ] && ! has_unpacked victoria-metrics "$cache/victoria-me
 fi
 if [ "$purpose" = test ] && ! has_unpacked named "$cache/bind9"; then
     unpack bind9 "$cache/bind9"
+fi
+if [ "$purpose" = test ] && ! has_unpacked nginx "$cache/nginx"; then
+    unpack nginx "$cache/nginx"
 fi

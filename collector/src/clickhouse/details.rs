@@ -8,9 +8,9 @@ use sonde_proto::model::sample::Phases;
 use super::row::put_text;
 
 /// Name and type of the column of readings.
-pub(super) const READINGS: (&str, &str) = ("readings", "Map(String, Int64)");
+pub const READINGS: (&str, &str) = ("readings", "Map(String, Int64)");
 /// Name and type of the column of parts.
-pub(super) const PARTS: (&str, &str) = (
+pub const PARTS: (&str, &str) = (
     "parts",
     "Array(Tuple(kind Enum8('redirect' = 1, 'address' = 2, 'router' = 3), number UInt16, addr Nullable(IPv6), \
      error String, status_code Nullable(UInt16), dns_us Nullable(UInt32), connect_us Nullable(UInt32), \

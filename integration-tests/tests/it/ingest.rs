@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sonde_collector::clickhouse::ClickHouseError;
-use sonde_collector::clickhouse::row::{ROWS_FORMAT, RowsEncoder};
+use sonde_collector::clickhouse::details;
+use sonde_collector::clickhouse::row::{self, ROWS_FORMAT, RowsEncoder};
 use sonde_collector::ingest::{Disposition, RefusalCode};
 use sonde_proto::model::id::Seq;
 use sonde_proto::model::sample::{SeqRange, StoredSample};
@@ -58,8 +59,8 @@ async fn tables_have_the_columns_that_inserts_name_and_migrations_can_be_repeate
         .query("SELECT name, type FROM system.columns WHERE database = 'sonde' AND table = 'samples' AND default_kind = '' \
              ORDER BY position")
         .await;
-    let expected: Vec<String> =
-        sonde_collector::clickhouse::row::COLUMNS.iter().map(|(name, kind)| format!("{name}\t{kind}")).collect();
+    let columns_of_rows = row::COLUMNS.iter().chain([&details::READINGS, &details::PARTS]);
+    let expected: Vec<String> = columns_of_rows.map(|(name, kind)| format!("{name}\t{kind}")).collect();
     // The format escapes the quotes of an Enum.
     assert_eq!(columns.replace("\\'", "'").lines().collect::<Vec<_>>(), expected);
     let applied = fixture.query("SELECT version, name FROM schema_migrations FINAL ORDER BY version").await;

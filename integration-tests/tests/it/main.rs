@@ -13,6 +13,7 @@ mod findings;
 mod fleet;
 mod hostile;
 mod hostile_api;
+mod http_real;
 mod ingest;
 mod kinds;
 mod local_mesh;

@@ -24,6 +24,11 @@ impl Way {
         Self { reach, settled }
     }
 
+    /// The same way for hosts that are not the target: none of them is settled.
+    pub(crate) fn of_others(&self) -> Self {
+        Self { reach: self.reach, settled: None }
+    }
+
     /// From now on `host` is at `addr`, and is not resolved.
     pub(crate) fn settle(&mut self, host: Host, addr: IpAddr) {
         self.settled = Some((host, addr));

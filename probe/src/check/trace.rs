@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use rustls_pki_types::CertificateDer;
-use sonde_proto::model::check::{Assertions, Severity};
+use sonde_proto::model::check::{Assertion, Assertions, Severity};
 use sonde_proto::model::detail::{Detail, PARTS_MAX, Part, PartKind, ReadingKey};
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::sample::{Outcome, Phases};
@@ -179,7 +179,8 @@ impl Trace {
 
     /// A timeline for what belongs to no phase of this run, with the same deadline.
     pub(crate) fn aside(&self) -> Self {
-        Self { deadline: self.deadline, ..Self::begin(self.clock, Duration::ZERO, Wants::default()) }
+        let way = self.way.of_others();
+        Self { deadline: self.deadline, way, ..Self::begin(self.clock, Duration::ZERO, Wants::default()) }
     }
 
     pub(crate) fn now(&self) -> Mono {
@@ -224,7 +225,7 @@ impl Trace {
 
     /// Ends a good answer as `assertion_failed` when an assertion demands that; those that only degrade wait.
     pub(crate) fn demand(&mut self, assertions: &Assertions) -> Result<(), ErrorClass> {
-        match self.judge(assertions, self.total())? {
+        match self.judge(assertions, self.total(), judge::is_of_address)? {
             Some(miss @ Miss { severity: Severity::Failed, .. }) => {
                 self.note(&miss);
                 Err(ErrorClass::AssertionFailed)
@@ -243,7 +244,12 @@ impl Trace {
     }
 
     /// The first assertion that does not hold of a good answer.
-    fn judge(&self, assertions: &Assertions, total: Duration) -> Result<Option<Miss>, ErrorClass> {
+    fn judge(
+        &self,
+        assertions: &Assertions,
+        total: Duration,
+        is_judged: fn(&Assertion) -> bool,
+    ) -> Result<Option<Miss>, ErrorClass> {
         let facts = Facts {
             status_code: self.status_code,
             bytes: self.bytes,
@@ -252,7 +258,7 @@ impl Trace {
             detail: &self.detail,
             seen: &self.seen,
         };
-        judge::first_miss(assertions, &facts)
+        judge::first_miss(assertions, &facts, is_judged)
     }
 
     pub(crate) fn finish(
@@ -263,7 +269,7 @@ impl Trace {
         assertions: &Assertions,
     ) -> Observation {
         let total = self.total();
-        let result = result.and_then(|()| self.judge(assertions, total));
+        let result = result.and_then(|()| self.judge(assertions, total, |_| true));
         let is_slow = degraded_after.is_some_and(|limit| total >= limit);
         let miss = result.as_ref().ok().and_then(Option::as_ref);
         if let Some(miss) = miss {

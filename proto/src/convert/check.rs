@@ -38,12 +38,19 @@ pub fn check_spec_over(definition: wire::CheckDefinition, stored: &CheckSpec) ->
     let mut draft = draft_of(definition, stored.paused)?;
     if let (KindDraft::Http(new), CheckKind::Http(old)) = (&mut draft.kind, &stored.kind) {
         let origin = url::Url::parse(&new.url).map(|url| url.origin());
-        let is_same_target =
-            origin.is_ok_and(|origin| origin == old.url.origin()) && draft.reach == stored.draft().reach;
+        let is_same_target = origin.is_ok_and(|origin| origin == old.url.origin())
+            && draft.reach == stored.draft().reach
+            && host_header(&new.headers) == host_header(&old.headers);
         let kept = old.options.as_deref().cloned().unwrap_or_default();
         http_options::keep(&mut new.options, &kept, is_same_target)?;
     }
     CheckSpec::new(draft)
+}
+
+/// The values of `host`, which say to a shared front end for whom a request is.
+fn host_header(headers: &[(String, String)]) -> Vec<&str> {
+    let is_host = |(name, _): &&(String, String)| name.eq_ignore_ascii_case("host");
+    headers.iter().filter(is_host).map(|(_, value)| value.as_str()).collect()
 }
 
 fn draft_of(definition: wire::CheckDefinition, paused: bool) -> Result<CheckDraft, InvalidField> {

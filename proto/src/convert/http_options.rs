@@ -124,15 +124,14 @@ pub(super) fn keep(given: &mut HttpOptions, stored: &HttpOptions, is_same_target
         }
         given.auth.clone_from(&stored.auth);
     }
-    // A key is never sent, so it does not matter to whom its certificate is shown.
     if given.client_certificate.as_ref().is_some_and(|new| new.key_pem.expose() == Secret::HIDDEN) {
-        if given.client_certificate != shown.client_certificate {
+        if !is_same_way || given.client_certificate != shown.client_certificate {
             return Err(elsewhere("http.client_key"));
         }
         given.client_certificate.clone_from(&stored.client_certificate);
     }
     if given.proxy.as_ref().is_some_and(|new| new.login.password.expose() == Secret::HIDDEN) {
-        if given.proxy != shown.proxy {
+        if !is_same_target || given.proxy != shown.proxy {
             return Err(elsewhere("http.proxy_auth"));
         }
         given.proxy.clone_from(&stored.proxy);

@@ -11,7 +11,7 @@ use futures::future::{Either, select};
 use futures::stream::{self, Stream};
 use hickory_proto::dnssec::Proof;
 use hickory_proto::op::{DnsRequest, DnsRequestOptions, DnsResponse, Message, Query, ResponseCode};
-use hickory_proto::rr::{Name, Record, RecordType as WireType};
+use hickory_proto::rr::{Name, RecordType as WireType};
 use hickory_resolver::net::dnssec::DnssecDnsHandle;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::FirstAnswer as _;
@@ -20,6 +20,7 @@ use sonde_proto::model::check::DnsSpec;
 use sonde_proto::model::error_class::ErrorClass;
 use tokio::sync::{mpsc, oneshot};
 
+use super::aliases::{Followed, follow};
 use super::anchors::{self, signature_in};
 use super::line::Line;
 use super::question::{Heard, Manner, Question};
@@ -37,6 +38,8 @@ const BYTES_MAX: usize = 512 * 1024;
 const RECORDS_MAX: usize = 256;
 /// Signatures of one answer: each costs up to 100 us.
 const SIGNATURES_MAX: usize = 64;
+/// Most pairs of a key and a signature in one answer: 16 keys, each of them signed by 8.
+const TRIALS_MAX: usize = 128;
 /// Rounds of hashing names of NSEC3 from which a zone counts as unsigned, and from which as bogus (RFC 9276).
 const NSEC3_ROUNDS_MAX: (u16, u16) = (100, 150);
 
@@ -74,6 +77,7 @@ pub(super) async fn verify(
     trace: &Trace,
 ) -> Result<Security, ErrorClass> {
     let query = heard.query.clone();
+    let asked = query.clone();
     let mut courier = Courier::new(spec, line, context, trace);
     courier.keep(heard)?;
     let (anchors, zones) = anchors::of(spec, context, &mut courier).await?;
@@ -90,26 +94,28 @@ pub(super) async fn verify(
             Either::Right((None, _)) => return Err(ErrorClass::ProbeError),
         }
     };
-    match (security(validated), courier.failure) {
+    match (security(&asked, validated), courier.failure) {
         // What could not be asked for looks like a missing signature.
         (Security::Bogus, Some(class)) => Err(class),
         (security, _) => Ok(security),
     }
 }
 
-fn security(validated: Result<DnsResponse, NetError>) -> Security {
+/// Judges the records that lead from the name that was asked for to the answer, and no others: a server may add good ones
+/// of another name.
+fn security(asked: &Query, validated: Result<DnsResponse, NetError>) -> Security {
     let answer = match validated {
         Ok(answer) => answer,
         Err(NetError::Dns(DnsError::Nsec { proof, .. })) => return of_proof(proof),
         Err(_) => return Security::Bogus,
     };
-    let worst =
-        answer.answers.iter().filter(|record| is_judged(record, &answer.answers)).map(|record| record.proof).min();
+    let Followed { links, found } = follow(&answer.answers, asked.name(), asked.query_type());
+    let worst = links.iter().chain(&found).map(|record| record.proof).min();
     match worst {
-        Some(proof) => of_proof(proof),
+        Some(proof) if !found.is_empty() || !proof.is_secure() => of_proof(proof),
         // The absence of records was proven, by signed ones or by the lack of signatures above.
-        None if answer.authorities.iter().any(|record| record.proof.is_secure()) => Security::Secure,
-        None => Security::Insecure,
+        _ if answer.authorities.iter().any(|record| record.proof.is_secure()) => Security::Secure,
+        _ => Security::Insecure,
     }
 }
 
@@ -119,15 +125,6 @@ fn of_proof(proof: Proof) -> Security {
         Proof::Insecure => Security::Insecure,
         Proof::Bogus | Proof::Indeterminate => Security::Bogus,
     }
-}
-
-/// Whether the proof of a record counts: signatures have none, and nobody signs an alias that follows from a signed DNAME.
-fn is_judged(record: &Record, answers: &[Record]) -> bool {
-    let kind = record.record_type();
-    let follows = |dname: &Record| {
-        dname.record_type() == WireType::DNAME && dname.proof.is_secure() && dname.name.zone_of(&record.name)
-    };
-    kind != WireType::RRSIG && !(kind == WireType::CNAME && answers.iter().any(follows))
 }
 
 /// A query of the validator, and where its answer goes.
@@ -239,9 +236,16 @@ impl<'a> Courier<'a> {
     fn keep(&mut self, heard: Heard) -> Result<usize, ErrorClass> {
         let Heard { query, message, bytes } = heard;
         let records = || message.answers.iter().chain(&message.authorities);
-        let signatures = records().filter(|record| record.record_type() == WireType::RRSIG).count();
+        let count = |kind: WireType| records().filter(|record| record.record_type() == kind).count();
+        let signatures = count(WireType::RRSIG);
+        // The validator tries each signature with each key, and does not stop meanwhile.
+        let trials = signatures.saturating_mul(count(WireType::DNSKEY));
         self.bytes += bytes.len();
-        if records().count() > RECORDS_MAX || signatures > SIGNATURES_MAX || self.bytes > BYTES_MAX {
+        if records().count() > RECORDS_MAX
+            || signatures > SIGNATURES_MAX
+            || trials > TRIALS_MAX
+            || self.bytes > BYTES_MAX
+        {
             return Err(ErrorClass::DnsChain);
         }
         self.heard.push((query, bytes));

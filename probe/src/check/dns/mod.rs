@@ -9,6 +9,7 @@
 //! - The queries that verifying signatures needs travel over the same transport, within the run's timeout. They are in
 //!   no phase: what is measured is the answer that was asked for.
 
+mod aliases;
 mod anchors;
 mod chain;
 mod https;
@@ -19,7 +20,7 @@ mod records;
 mod stream;
 mod udp;
 
-use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType as WireType;
 use sonde_proto::model::check::{DnsSpec, Dnssec, RecordType};
 use sonde_proto::model::detail::ReadingKey;
@@ -29,15 +30,16 @@ use super::Context;
 use super::trace::Trace;
 use crate::guard::rcode_class;
 
+use aliases::follow;
 use chain::Security;
 use line::Line;
-use question::Question;
+use question::{Heard, Question};
 
 pub(crate) async fn run(spec: &DnsSpec, context: &Context, trace: &mut Trace) -> Result<(), ErrorClass> {
     let question = Question::of(spec)?;
     let mut line = Line::open(spec, context, trace).await?;
     let heard = line.ask(&question, context, trace).await?;
-    judge(spec, &question, &heard.message, trace)?;
+    judge(spec, &question, &heard, trace)?;
     if spec.dnssec == Dnssec::Off {
         return Ok(());
     }
@@ -52,16 +54,16 @@ pub(crate) async fn run(spec: &DnsSpec, context: &Context, trace: &mut Trace) ->
 }
 
 /// Whether an answer is what the check expects, and what is known of it.
-fn judge(spec: &DnsSpec, question: &Question, answer: &Message, trace: &mut Trace) -> Result<(), ErrorClass> {
+fn judge(spec: &DnsSpec, question: &Question, heard: &Heard, trace: &mut Trace) -> Result<(), ErrorClass> {
+    let answer = &heard.message;
     let code = u16::from(answer.metadata.response_code);
     trace.status_code = Some(code);
     records::keep(answer, question.record_type(), trace);
     if code != spec.expect_rcode.code() {
         return Err(rcode_class(answer.metadata.response_code).unwrap_or(ErrorClass::DnsRcode));
     }
-    let asked = question.record_type();
-    let has_record = answer.answers.iter().any(|record| asked == WireType::ANY || record.record_type() == asked);
-    if answer.metadata.response_code == ResponseCode::NoError && !has_record {
+    let followed = follow(&answer.answers, heard.query.name(), question.record_type());
+    if answer.metadata.response_code == ResponseCode::NoError && followed.found.is_empty() {
         return Err(ErrorClass::DnsNoData);
     }
     Ok(())

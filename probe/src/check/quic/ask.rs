@@ -135,5 +135,6 @@ pub(crate) fn read(stream: StreamId, link: &mut Link) -> Result<Option<Bytes>, O
     let chunk = chunks.next(CHUNK_BYTES_MAX).map_err(Some)?;
     // Credit for the target leaves with the next datagram.
     let _ = chunks.finalize();
-    Ok(chunk.map(|chunk| chunk.bytes))
+    // Copied: a piece of a datagram would keep all of it in memory.
+    Ok(chunk.map(|chunk| Bytes::copy_from_slice(&chunk.bytes)))
 }

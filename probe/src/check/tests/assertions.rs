@@ -1,7 +1,9 @@
 //! Assertions against real answers and by hand: what holds, what does not, and what a person is told then.
 
 use http::HeaderMap;
-use sonde_proto::model::check::{AssertionDraft, Assertions, AssertionsDraft, CheckKind, KindDraft, Severity};
+use sonde_proto::model::check::{
+    AssertionDraft, Assertions, AssertionsDraft, CheckKind, DnsDraft, IcmpDraft, KindDraft, Severity,
+};
 use sonde_proto::model::detail::{Detail, Reading, ReadingKey};
 use sonde_proto::model::error_class::ErrorClass;
 use sonde_proto::model::sample::{Outcome, Phases};
@@ -19,7 +21,19 @@ fn assertions(kind: &CheckKind, lines: Lines<'_>, is_inverted: bool) -> Assertio
     Assertions::parse(&AssertionsDraft { all: lines.iter().map(draft).collect(), is_inverted }, kind).unwrap()
 }
 
-/// An answer of HTTP with something of everything.
+/// A kind that sees what the line is about.
+fn of_line(line: &str) -> CheckKind {
+    if line.starts_with("loss") || line.starts_with("packets") || line.starts_with("hops") {
+        CheckKind::parse(KindDraft::Icmp(IcmpDraft { host: "a.test".to_owned(), ..IcmpDraft::default() })).unwrap()
+    } else if line.starts_with("record") {
+        let dns = DnsDraft { name: "a.test".to_owned(), ..DnsDraft::default() };
+        CheckKind::parse(KindDraft::Dns(dns)).unwrap()
+    } else {
+        http_kind("http://a.test/", |_| {})
+    }
+}
+
+/// An answer with something of everything.
 fn missed(line: &str) -> Result<Option<Miss>, ErrorClass> {
     let mut head = HeaderMap::new();
     head.append("content-type", "application/json".parse().unwrap());
@@ -27,7 +41,8 @@ fn missed(line: &str) -> Result<Option<Miss>, ErrorClass> {
     head.append("via", "two".parse().unwrap());
     head.append("age", "17".parse().unwrap());
     let body = br#"{"status":"up","queue":{"depth":7.5,"names":["a","b"]},"null":null,"bad":"\u0000<b>"}"#;
-    let seen = Seen { head: Some(head), body: body.to_vec(), ..Seen::default() };
+    let records = vec!["a.test. 60 IN A 192.0.2.1".to_owned(), "a.test. 60 IN TXT \"two words\"".to_owned()];
+    let seen = Seen { head: Some(head), body: body.to_vec(), records, ..Seen::default() };
     let mut detail = Detail::default();
     detail.read(ReadingKey::TlsCertSecondsLeft, 14 * 86_400 - 1);
     detail.read(ReadingKey::PacketsSent, 1_000);
@@ -40,7 +55,8 @@ fn missed(line: &str) -> Result<Option<Miss>, ErrorClass> {
         detail: &detail,
         seen: &seen,
     };
-    first_miss(&assertions(&http_kind("http://a.test/", |_| {}), &[(line, "")], false), &facts)
+    let kind = of_line(line);
+    first_miss(&assertions(&kind, &[(line, "")], false), &facts, |_| true)
 }
 
 #[test]
@@ -64,6 +80,9 @@ fn what_is_true_holds() {
         r"body matches ^\{.*up",
         "body not_contains down",
         "body exists",
+        "record == 192.0.2.1",
+        "record contains IN A",
+        "record != 192.0.2.2",
         "json $.status == up",
         r#"json $.status == "up""#,
         "json $.queue.depth > 7",
@@ -86,6 +105,8 @@ fn what_is_not_true_says_what_was_seen() {
         ("tls_cert_days_left >= 14", "tls_cert_days_left >= 14: saw 13"),
         ("hops < 3", "hops < 3: saw nothing"),
         ("header VIA == three", r#"header via == three: saw "one" and 1 more"#),
+        ("record == 192.0.2.2", r#"record == 192.0.2.2: saw "192.0.2.1" and 1 more"#),
+        ("record != 192.0.2.1", r#"record != 192.0.2.1: saw "192.0.2.1" and 1 more"#),
         ("header x-debug exists", "header x-debug exists: saw nothing"),
         ("header age > 17", r#"header age > 17: saw "17""#),
         ("header content-type > 3", r#"header content-type > 3: saw "application/json""#),

@@ -82,7 +82,12 @@ fn read(field: &str, name: &str, text: &str) -> Result<TrustAnchor, InvalidField
     if !encloses {
         return refuse("is for a zone in which the name to ask for does not lie");
     }
-    Ok(TrustAnchor { zone, flags, algorithm, key })
+    let anchor = TrustAnchor { zone, flags, algorithm, key };
+    // As it is stored: the zone may have grown by its spelling.
+    if anchor.to_string().len() > TEXT_BYTES_MAX {
+        return refuse("is too long: at most 2048 bytes are possible");
+    }
+    Ok(anchor)
 }
 
 impl fmt::Display for TrustAnchor {

@@ -100,7 +100,7 @@ pub(super) fn url(field: &str, [plain, secure]: [&str; 2], text: &str) -> Result
         Err(error) => return refuse(&format!("is not a URL: {error}")),
     };
     if !url.username().is_empty() || url.password().is_some() || authority(text).contains('@') {
-        return refuse("contains user information: send it as an `authorization` header");
+        return refuse("contains user information: leave it out and use `http.basic_auth`");
     }
     if url.fragment().is_some() {
         return refuse("contains a fragment, which is never sent: leave out # and what follows");

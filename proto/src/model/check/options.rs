@@ -132,6 +132,9 @@ pub(super) fn options(draft: &mut HttpDraft, read: ReadPem) -> Result<Option<Box
     if client_certificate.is_some() && !is_tls {
         return Err(InvalidField::new("http.client_cert", "is shown over TLS only: use an https:// URL"));
     }
+    if !ca_pem.is_empty() && !is_tls && !matches!(auth, Some(HttpAuth::Oauth2(_))) {
+        return Err(InvalidField::new("http.ca", "is for TLS: use an https:// URL"));
+    }
     Ok(Some(Box::new(HttpOptions {
         follow_redirects,
         auth: auth.map(verified_auth).transpose()?,

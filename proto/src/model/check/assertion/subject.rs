@@ -1,5 +1,6 @@
 //! What an assertion looks at. Never compares.
 
+use super::super::Protocol;
 use super::*;
 
 /// What an assertion looks at.
@@ -71,6 +72,27 @@ impl Number {
         }
     }
 
+    /// Whether a check of this kind may read it.
+    fn suits(self, kind: &CheckKind) -> bool {
+        let is_any_of = |kinds: &[Protocol]| kinds.contains(&kind.protocol());
+        let packets = &[Protocol::Icmp, Protocol::Traceroute];
+        match self {
+            Self::LossPercent => is_any_of(packets),
+            Self::CertLeft => speaks_tls(kind.protocol()),
+            Self::DomainLeft => is_any_of(&[Protocol::Domain]),
+            Self::Reading(key) => match key.name().split('_').next() {
+                Some("dns") => is_any_of(&[Protocol::Dns]),
+                Some("http") => is_any_of(&[Protocol::Http, Protocol::Domain]),
+                Some("quic") => is_any_of(&[Protocol::Quic, Protocol::Http, Protocol::Dns]),
+                Some("packets" | "rtt" | "hops" | "reply" | "path") => is_any_of(packets),
+                Some("tls") => key != ReadingKey::TlsOcspStapled && speaks_tls(kind.protocol()),
+                Some("domain") => is_any_of(&[Protocol::Domain]),
+                _ => true,
+            },
+            Self::Status | Self::BodyBytes | Self::Phase(_) | Self::Total => true,
+        }
+    }
+
     /// Reads a value in the unit of this number.
     pub(super) fn value(self, text: &str) -> Result<i64, String> {
         let whole =
@@ -91,6 +113,11 @@ impl Number {
             Self::Status | Self::BodyBytes | Self::Reading(_) => whole(),
         }
     }
+}
+
+fn speaks_tls(protocol: Protocol) -> bool {
+    use Protocol::{Dns, Domain, Grpc, Http, Quic, Tcp, Tls, Websocket};
+    matches!(protocol, Http | Tcp | Tls | Dns | Grpc | Websocket | Quic | Domain)
 }
 
 /// Whether a reading comes from the target, and not from the judgement of what it said.
@@ -129,8 +156,7 @@ impl Subject {
             "record" => Ok(Self::Record),
             other => Number::from_word(other).map(Self::Number).ok_or_else(|| {
                 "begins with nothing that can be asserted: use status, header NAME, body, body_bytes, json PATH, record, \
-                 total, a phase (dns, connect, tls, send, ttfb, transfer), loss_percent, tls_cert_days_left, \
-                 domain_days_left or a reading"
+                 total, a phase (dns, connect, tls, send, ttfb, transfer), loss_percent, tls_cert_days_left, domain_days_left or a reading"
                     .to_owned()
             }),
         }
@@ -139,9 +165,14 @@ impl Subject {
     /// Refuses what a check of this kind never sees.
     pub(super) fn suits(&self, kind: &CheckKind) -> Result<(), String> {
         let (is_seen, seen_by) = match self {
-            Self::Header(_) | Self::Json(_) | Self::Body => (matches!(kind, CheckKind::Http(_)), "http"),
+            Self::Header(_) | Self::Json(_) | Self::Body => {
+                (matches!(kind, CheckKind::Http(_) | CheckKind::Domain(_)), "http and domain")
+            }
             Self::Record => (matches!(kind, CheckKind::Dns(_)), "dns"),
-            Self::Number(_) => (true, ""),
+            Self::Number(number) => {
+                let never = || format!("is about what {} checks never see", kind.protocol());
+                return if number.suits(kind) { Ok(()) } else { Err(never()) };
+            }
         };
         if is_seen {
             return Ok(());
@@ -186,8 +217,8 @@ fn json(path: Option<&str>) -> Result<Subject, String> {
     if path.len() > PATH_BYTES_MAX {
         return Err(format!("has a path of {} bytes: at most {PATH_BYTES_MAX} are possible", path.len()));
     }
-    if path.contains("..") || path.contains('?') {
-        return Err("has a path with `..` or a filter, whose cost has no bound: name the members".to_owned());
+    if path.contains("..") || path.contains(['?', ',']) {
+        return Err("has a path with `..`, a comma or a filter, whose cost has no bound: name the members".to_owned());
     }
     JsonPath::parse(path).map_err(|error| format!("has a path that cannot be: {error}"))?;
     Ok(Subject::Json(path.to_owned()))

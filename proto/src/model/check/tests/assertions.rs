@@ -1,7 +1,8 @@
 //! Assertions: what is read, and what nobody can mean.
 
 use super::super::{
-    AssertionDraft, Assertions, AssertionsDraft, CheckKind, Compare, KindDraft, Number, Severity, Subject, Test,
+    AssertionDraft, Assertions, AssertionsDraft, CheckKind, Compare, IcmpDraft, KindDraft, Number, Severity, Subject,
+    Test,
 };
 use super::http;
 
@@ -35,6 +36,8 @@ fn what_makes_sense_is_read() {
 #[test]
 fn what_makes_none_says_what_would() {
     let tcp = CheckKind::parse(KindDraft::tcp("a.example", 80)).unwrap();
+    let icmp = IcmpDraft { host: "a.example".to_owned(), ..IcmpDraft::default() };
+    let echo = CheckKind::parse(KindDraft::Icmp(icmp)).unwrap();
     for (kind, text, reason) in [
         (&web(), "", "is empty"),
         (&web(), "latency < 3ms", "begins with nothing that can be asserted"),
@@ -46,7 +49,7 @@ fn what_makes_none_says_what_would() {
         (&web(), "status == two", "no whole number"),
         (&web(), "total < 300", "no time such as"),
         (&web(), "total < 0.1us", "no time such as"),
-        (&web(), "loss_percent < 101", "0 to 100"),
+        (&echo, "loss_percent < 101", "0 to 100"),
         (&web(), "tls_cert_days_left > 99999999999999999", "too many"),
         (&web(), "body < 3", "lacks an operator that suits `body`"),
         (&web(), "body matches (", "has a pattern that cannot be"),
@@ -56,9 +59,14 @@ fn what_makes_none_says_what_would() {
         (&web(), "json == 3", "has a path that cannot be"),
         (&web(), "json $..a == 3", "whose cost has no bound"),
         (&web(), "json $[?@.a] exists", "whose cost has no bound"),
+        (&web(), "json $[*,*][*,*] exists", "whose cost has no bound"),
+        (&web(), "domain_days_left > 3", "never see"),
+        (&web(), "loss_percent < 3", "never see"),
+        (&tcp, "dns_ttl < 3", "never see"),
+        (&tcp, "http_version == 20", "never see"),
         (&web(), "json $.a < up", "which is no number"),
         (&web(), "record == 192.0.2.1", "only dns checks see"),
-        (&tcp, "body contains x", "only http checks see, and this one is of kind tcp"),
+        (&tcp, "body contains x", "only http and domain checks see, and this one is of kind tcp"),
     ] {
         let refused = parsed(kind, text).unwrap_err();
         assert!(refused.contains(reason), "{text}: {refused}");
